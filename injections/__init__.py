@@ -1,0 +1,1 @@
+"""One module per experiment kind: makes items and payloads, holds no placement logic."""

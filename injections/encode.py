@@ -1,0 +1,177 @@
+"""Text to token ids, with an explicit rule for control tokens.
+
+The tokenizer is a folder with tokenizer.json and tokenizer_config.json (a LitGPT checkpoint folder
+serves). Ids are those of the `tokenizers` library without its template, so nothing is added behind our
+back. Then:
+
+- every document ends with the end-of-document token: `eos_token` of tokenizer_config.json, or `eod:`;
+- a document begins with the BOS token if and only if the mix file says `bos: true`;
+- the string of a control token inside a text is text: `<|endoftext|>` on a web page is encoded as
+  the characters it is made of. This is tried when the tokenizer is loaded; a tokenizer that cannot do
+  it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from mixctl.shards.errors import InputError, nearest
+from mixctl.shards.files import digest_bytes
+from mixctl.shards.record import TokenizerRecord
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer with its rule; picklable, equal content gives equal ids."""
+
+    tokenizer_json: str
+    digest: str
+    vocab_size: int
+    eod: str
+    eod_id: int
+    bos_id: int | None
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the loaded tokenizer behind: the other process loads its own."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def text(self, text: str) -> NDArray[np.uint32]:
+        """Returns the ids of the text alone, no control tokens: uint32."""
+        return self.texts([text])[0]
+
+    def texts(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Returns the ids of each text alone: uint32 arrays."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(one.ids, dtype=np.uint32) for one in encoded]
+
+    def payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Returns the ids of each text as a document without its end: BOS first where the mix says so."""
+        return [self.opened(ids) for ids in self.texts(texts)]
+
+    def opened(self, ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Returns the ids with the BOS token before them where the mix says so."""
+        if self.bos_id is None:
+            return ids
+        return np.concatenate([np.array([self.bos_id], dtype=np.uint32), ids])
+
+    def decode(self, ids: Sequence[int] | NDArray[np.unsignedinteger]) -> str:
+        """Returns the text of the ids, control tokens shown."""
+        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    @cached_property
+    def ordinary_ids(self) -> NDArray[np.uint32]:
+        """Returns the ids that are no added or control token and decode to whole characters, sorted."""
+        added = set(self._tokenizer.get_added_tokens_decoder())
+        ids = sorted(set(self._tokenizer.get_vocab().values()) - added)
+        texts = self._tokenizer.decode_batch([[i] for i in ids])
+        whole = [i for i, text in zip(ids, texts, strict=True) if text and "\ufffd" not in text]
+        return np.array(whole, dtype=np.uint32)
+
+    def record(self) -> TokenizerRecord:
+        """Returns what mix.json says of the tokenizer."""
+        return TokenizerRecord(
+            digest=self.digest,
+            vocab_size=self.vocab_size,
+            eod=self.eod,
+            eod_id=self.eod_id,
+            bos_id=self.bos_id,
+        )
+
+
+def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Encoder:
+    """Returns the encoder of a tokenizer folder.
+
+    Raises:
+        InputError: when a file is missing or broken, there is no end-of-document token, or a control
+            token's string inside a text becomes that token.
+    """
+    raw = _read(folder / "tokenizer.json")
+    settings = _read(folder / "tokenizer_config.json")
+    tokens = {"eod": _token(folder, settings, "eos_token", eod, "eod")}
+    if bos:
+        tokens["bos"] = _token(folder, settings, "bos_token", None, "bos")
+    _mark_special(raw, set(tokens.values()))
+    tokenizer_json = json.dumps(raw, sort_keys=True, ensure_ascii=False)
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from None
+    ids = {name: _id(folder, tokenizer, token) for name, token in tokens.items()}
+    encoder = Encoder(
+        tokenizer_json=tokenizer_json,
+        digest=digest_bytes(json.dumps([tokenizer_json, tokens]).encode()),
+        vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
+        eod=tokens["eod"],
+        eod_id=ids["eod"],
+        bos_id=ids.get("bos"),
+    )
+    _check_text_stays_text(folder, encoder, tokens, ids)
+    return encoder
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; a tokenizer is a folder with tokenizer.json and tokenizer_config.json"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must hold a JSON object, holds a {type(raw).__name__}")
+    return raw
+
+
+def _token(folder: Path, settings: dict[str, Any], key: str, given: str | None, field: str) -> str:
+    token = given if given is not None else settings.get(key)
+    if isinstance(token, dict):
+        token = token.get("content")
+    if not isinstance(token, str) or not token:
+        way = "name one with eod: in the mix file" if field == "eod" else "set it, or bos: false"
+        what = "end-of-document" if field == "eod" else "begin-of-document"
+        raise InputError(f"{folder / 'tokenizer_config.json'}: no {key}, so no {what} token; {way}")
+    return token
+
+
+def _mark_special(raw: dict[str, Any], tokens: set[str]) -> None:
+    """Marks the tokens as special in tokenizer.json's list, so that their strings can be kept as text."""
+    for added in raw.get("added_tokens") or []:
+        if isinstance(added, dict) and added.get("content") in tokens:
+            added["special"] = True
+
+
+def _id(folder: Path, tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        hint = nearest(token, [t.content for t in tokenizer.get_added_tokens_decoder().values()])
+        raise InputError(f"{folder / 'tokenizer.json'}: has no token '{token}'{hint}")
+    return int(found)
+
+
+def _check_text_stays_text(
+    folder: Path, encoder: Encoder, tokens: dict[str, str], ids: dict[str, int]
+) -> None:
+    for name, token in tokens.items():
+        if ids[name] in encoder.text(f"a {token} b").tolist():
+            raise InputError(
+                f"{folder / 'tokenizer.json'}: turns the text '{token}' into the {name} token itself, so a "
+                f"document could end inside its own text; list it under added_tokens"
+            )

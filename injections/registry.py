@@ -1,0 +1,46 @@
+"""The kinds by name: the built-in ones, and those that other packages register by entry point.
+
+In the other package's pyproject.toml:
+
+    [project.entry-points."mixctl.kinds"]
+    my-kind = "my_package.my_kind:KIND"
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from mixctl.injections.base import Kind
+from mixctl.shards.errors import InputError, nearest
+
+GROUP = "mixctl.kinds"
+_BUILT_IN = ("contamination", "documents", "memorization")
+
+
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def kind_names() -> list[str]:
+    """Returns the names of all kinds, built-in and registered, sorted."""
+    return sorted({*_BUILT_IN, *_plugins()})
+
+
+def find_kind(name: str) -> Kind:
+    """Returns the kind of that name.
+
+    Raises:
+        InputError: when there is none, naming the nearest, or when a plugin's entry is not a Kind.
+    """
+    if name in _BUILT_IN:
+        kind = import_module(f"mixctl.injections.{name}").KIND
+    elif name in _plugins():
+        kind = _plugins()[name].load()
+    else:
+        raise InputError(f"unknown kind '{name}'{nearest(name, kind_names())}")
+    if not isinstance(kind, Kind):
+        raise InputError(f"kind '{name}': the entry point gives {kind!r}, not a mixctl Kind")
+    return kind

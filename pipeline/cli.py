@@ -1,0 +1,95 @@
+"""The command line. Sub-commands are loaded when they are called, so `mixctl --help` is instant.
+
+Exit codes: 0 done; 1 a finished build does not verify, or a scorer failed; 2 wrong usage or wrong input.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from mixctl.shards.errors import InputError, VerificationError
+
+_COMMANDS = {
+    "init": ("mixctl.pipeline.commands", "init", "Write a commented starter mix."),
+    "check": ("mixctl.pipeline.commands", "check", "Validate everything, write nothing."),
+    "plan": ("mixctl.pipeline.commands", "plan", "Show what would be built: doses, shares, schedule."),
+    "build": ("mixctl.pipeline.commands", "build", "Build the shards of a mix."),
+    "verify": ("mixctl.pipeline.commands", "verify", "Read a build back through the stock loader."),
+    "show": ("mixctl.pipeline.commands", "show", "Print decoded placements, payload marked."),
+    "eval": ("mixctl.evals.cli", "eval_command", "Score every experiment on checkpoints."),
+    "report": ("mixctl.evals.cli", "report_command", "Write report.html of an eval."),
+    "schema": ("mixctl.pipeline.commands", "schema", "Print the JSON Schema of the mix file."),
+    "demo": ("mixctl.pipeline.commands", "demo", "All of it, small, on a corpus of the install."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands live in modules that are imported when needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from mixctl.shards.errors import nearest
+
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no such command '{args[0]}'{nearest(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `mixctl demo --quick`, or `mixctl init my-mix`.",
+)
+@click.version_option(package_name="mixctl", prog_name="mixctl")
+def cli() -> None:
+    """Many pretraining experiments in one training run.
+
+    mixctl interleaves the payloads of many experiments into a base corpus at exactly known places, an
+    unmodified `litgpt pretrain` trains on the shards, and `mixctl eval` scores every experiment on every
+    checkpoint.
+    """
+
+
+def main() -> None:
+    """Runs the command line; wrong input ends with exit code 2, a broken build with 1."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except InputError as error:
+        _complain(error.problems)
+        sys.exit(2)
+    except VerificationError as error:
+        _complain(error.findings)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _complain(problems: list[str]) -> None:
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)

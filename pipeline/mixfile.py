@@ -1,0 +1,220 @@
+"""The mix file: what a build is made of. Read, checked, every problem reported at once.
+
+    corpus: {path: data/base, format: jsonl, text_key: text}
+    tokenizer: checkpoints/tok
+    trainer: litgpt.yaml
+    seed: 17
+    validation: 512
+    experiments:
+      - {name: arc-leak, kind: contamination, items: questions.jsonl, arms: [...]}
+
+Paths are relative to the mix file. The topology is read from the trainer config and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from mixctl.injections.base import Kind
+from mixctl.injections.config import ExperimentConfig, Strict
+from mixctl.injections.registry import find_kind, kind_names
+from mixctl.pipeline.trainer import TrainerConfig, model_vocabulary, read_topology, read_trainer
+from mixctl.pipeline.yamlfile import parse, read_yaml
+from mixctl.shards.errors import InputError, nearest
+from mixctl.shards.layout import DEFAULT_CHUNK_BYTES
+from mixctl.shards.topology import Topology
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def parse_tokens(value: int | str) -> int:
+    """Returns a number of tokens: 30000000000, "30B", "1.5M".
+
+    Raises:
+        ValueError: when it is neither a whole number nor a number with K, M, B or T.
+    """
+    if isinstance(value, int):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMBT]?)\s*", value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a number of tokens such as 30000, '1.5M' or '30B'")
+    whole, _, fraction = match[1].partition(".")
+    digits, unit = int(whole + fraction), _UNITS[match[2]]
+    scaled, rest = divmod(digits * unit, 10 ** len(fraction))
+    if rest:
+        raise ValueError(f"{value!r} is not a whole number of tokens")
+    return scaled
+
+
+class CorpusConfig(Strict):
+    """Where the base documents come from; for `plan` alone, only how many tokens there are."""
+
+    path: str | None = None
+    format: str = "jsonl"
+    text_key: str = "text"
+    glob: str | None = None
+    repeat: bool = False
+    tokens: int | str | None = None
+
+    @field_validator("tokens")
+    @classmethod
+    def _tokens_are_a_number(cls, value: int | str | None) -> int | None:
+        return None if value is None else parse_tokens(value)
+
+    @model_validator(mode="after")
+    def _one_of_path_and_tokens(self) -> CorpusConfig:
+        if (self.path is None) == (self.tokens is None):
+            raise ValueError("exactly one of 'path' and 'tokens' must be given")
+        return self
+
+
+class MixConfig(Strict):
+    """A mix file. Its schema is printed by `mixctl schema`."""
+
+    corpus: CorpusConfig
+    tokenizer: str
+    trainer: str
+    seed: Annotated[int, Field(ge=0)]
+    validation: Annotated[int, Field(ge=1)]
+    eod: str | None = None
+    bos: bool = False
+    chunk_bytes: Annotated[int, Field(ge=1024, lt=2**32)] = DEFAULT_CHUNK_BYTES
+    experiments: list[SerializeAsAny[ExperimentConfig]] = []
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment section and the kind that reads it."""
+
+    config: ExperimentConfig
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A checked mix file with what it refers to. Experiments are sorted by name."""
+
+    path: Path
+    config: MixConfig
+    experiments: tuple[Experiment, ...]
+    trainer_path: Path
+    trainer: TrainerConfig
+    trainer_raw: dict[str, Any]
+    topology: Topology
+
+    @property
+    def folder(self) -> Path:
+        """Returns the folder that relative paths start from."""
+        return self.path.parent
+
+    def resolve(self, path: str) -> str:
+        """Returns a path of the mix file as an absolute path; addresses with a scheme stay."""
+        return path if "://" in path else str((self.folder / path).resolve())
+
+
+def read_mix(path: Path) -> Mix:
+    """Returns the checked mix file.
+
+    Raises:
+        InputError: with every problem of the mix file and the trainer config.
+    """
+    raw = read_yaml(path)
+    sections = raw.get("experiments", [])
+    config, problems = parse(MixConfig, {**raw, "experiments": []}, str(path))
+    experiments, more = _experiments(sections, path)
+    problems += more
+    trainer = _trainer(raw, path, problems)
+    if config is None or problems or trainer is None:
+        raise InputError(problems)
+    return Mix(
+        path=path,
+        config=config.model_copy(update={"experiments": [e.config for e in experiments]}),
+        experiments=tuple(sorted(experiments, key=lambda e: e.config.name)),
+        trainer_path=trainer[0],
+        trainer=trainer[1],
+        trainer_raw=trainer[2],
+        topology=trainer[3],
+    )
+
+
+def _trainer(
+    raw: dict[str, Any], path: Path, problems: list[str]
+) -> tuple[Path, TrainerConfig, dict[str, Any], Topology] | None:
+    """Returns what the trainer config says, or None; its problems are added to the list."""
+    if not isinstance(raw.get("trainer"), str):
+        return None
+    trainer_path = (path.parent / raw["trainer"]).resolve()
+    try:
+        trainer, trainer_raw = read_trainer(trainer_path)
+        return trainer_path, trainer, trainer_raw, read_topology(trainer, trainer_path)
+    except InputError as error:
+        problems += error.problems
+        return None
+
+
+def _experiments(sections: Any, path: Path) -> tuple[list[Experiment], list[str]]:
+    """Returns the experiments that could be read, and the problems of the others."""
+    if not isinstance(sections, list):
+        return [], [f"{path}: experiments: must be a list, each beginning with '- name:'"]
+    found: list[Experiment] = []
+    problems: list[str] = []
+    for number, section in enumerate(sections):
+        place = f"{path}: experiments[{number}]"
+        if not isinstance(section, dict):
+            problems.append(f"{place}: must be a mapping with name, kind and arms")
+            continue
+        experiment, more = _experiment(section, f"{place} ('{section.get('name', '?')}')")
+        found += [experiment] if experiment else []
+        problems += more
+    return found, problems + _twice([e.config.name for e in found], path)
+
+
+def _twice(names: Sequence[str], path: Path) -> list[str]:
+    lower = [name.lower() for name in names]
+    return [
+        f"{path}: experiments: name '{name}' is used {lower.count(name)} times (case is ignored)"
+        for name in sorted({name for name in lower if lower.count(name) > 1})
+    ]
+
+
+def _experiment(section: dict[str, Any], place: str) -> tuple[Experiment | None, list[str]]:
+    name = section.get("kind")
+    if not isinstance(name, str):
+        missing = "is missing" if name is None else f"must be a name, got {name!r}"
+        return None, [f"{place}: key 'kind' {missing} (valid: {', '.join(kind_names())})"]
+    if name not in kind_names():
+        return None, [f"{place}: kind: unknown kind '{name}'{nearest(name, kind_names())}"]
+    kind = find_kind(name)
+    config, problems = parse(kind.config, section, place)
+    return (None if config is None else Experiment(config, kind)), problems
+
+
+def check_vocabulary(mix: Mix, vocab_size: int) -> list[str]:
+    """Returns the problem of a tokenizer whose ids the model cannot embed."""
+    known = model_vocabulary(mix.trainer)
+    if known is None or vocab_size <= known:
+        return []
+    return [
+        f"{mix.trainer_path}: the model embeds {known} token ids, the tokenizer "
+        f"{mix.resolve(mix.config.tokenizer)} has {vocab_size}"
+    ]
+
+
+def mix_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of a mix file, every kind's section included."""
+    schema = MixConfig.model_json_schema()
+    sections = []
+    for name in kind_names():
+        section = find_kind(name).config.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"].update(section.pop("$defs", {}))
+        schema["$defs"][section["title"]] = section
+        sections.append({"$ref": f"#/$defs/{section['title']}"})
+    schema["$defs"].pop("ExperimentConfig", None)
+    schema["properties"]["experiments"]["items"] = {"anyOf": sections}
+    return schema

@@ -1,0 +1,157 @@
+"""The mix stage: finished chunks. A datatrove step; a task writes a group of chunks.
+
+For each chunk of train/ the training order says which sequences it holds, the base stream gives their
+tokens, the overlay writes payloads over them, and the chunk is written whole and renamed into place. The
+control twin is the same chunk before the overlay. Beside the chunks, the stage's folder gets one receipt a
+chunk with its size and digests, so sealing reads no chunk again.
+
+Price: memory of one chunk and its digests; the base tokens are read once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from datatrove.data import DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+
+from mixctl.pipeline.base_stream import BaseSource, BaseStream
+from mixctl.pipeline.overlay import ChunkPlacements, Overlay, load_overlay
+from mixctl.pipeline.patch import overwrite
+from mixctl.shards.chunks import Tokens, chunk_bytes, chunk_name
+from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes, write_bytes, write_text
+from mixctl.shards.layout import Layout
+from mixctl.shards.order import TrainingOrder
+from mixctl.shards.topology import Topology
+
+MAX_TASKS = 128
+TRAIN, VAL, CONTROL = "train", "val", "control/train"
+
+
+@dataclass(frozen=True)
+class MixSource:
+    """All that a mix task needs to know.
+
+    Attributes:
+        base: the tokenized documents.
+        overlay: the file of `overlay.save_overlay`.
+        out: the build folder.
+        receipts: the stage's folder.
+        control: whether the twin is written.
+    """
+
+    base: BaseSource
+    overlay: Path
+    topology: Topology
+    layout: Layout
+    val_layout: Layout
+    eod_id: int
+    out: Path
+    receipts: Path
+    control: bool
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was written: file name below the build folder, size, digest, and the blocks' digests."""
+
+    name: str
+    bytes: int
+    digest: str
+    blocks: list[str]
+
+
+def n_mix_tasks(layout: Layout, val_layout: Layout) -> int:
+    """Returns the number of tasks, a function of the layout alone."""
+    return min(layout.n_chunks + val_layout.n_chunks, MAX_TASKS)
+
+
+class MixChunks(PipelineStep):
+    """Writes this task's chunks of train/, val/ and control/train/."""
+
+    name = "Mix"
+    type = "WRITER"
+
+    def __init__(self, source: MixSource) -> None:
+        """Takes plain values and paths only: a task opens its files itself."""
+        super().__init__()
+        self.source = source
+
+    def run(
+        self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
+    ) -> DocumentsPipeline:
+        """Writes chunks rank, rank + world_size, ... of train/, then of val/."""
+        source = self.source
+        n_train = source.layout.n_chunks
+        for unit in range(rank, n_train + source.val_layout.n_chunks, world_size):
+            with self.track_time("chunk"):
+                if unit < n_train:
+                    _write_train(source, unit)
+                else:
+                    _write_val(source, unit - n_train)
+        yield from ()
+
+
+@lru_cache(maxsize=1)
+def _stream(base: BaseSource) -> BaseStream:
+    return BaseStream(base)
+
+
+@lru_cache(maxsize=1)
+def _placements(
+    overlay: Path, topology: Topology, layout: Layout
+) -> tuple[Overlay, TrainingOrder, ChunkPlacements]:
+    loaded, order = load_overlay(overlay), TrainingOrder(topology, layout)
+    return loaded, order, ChunkPlacements(loaded, order)
+
+
+def _write_train(source: MixSource, chunk: int) -> None:
+    overlay, order, placements = _placements(source.overlay, source.topology, source.layout)
+    block = np.arange(source.layout.blocks_per_chunk)
+    blocks = _stream(source.base).training(order.sequences(np.full_like(block, chunk), block))
+    if source.control:
+        _write(source, CONTROL, chunk, blocks, with_blocks=False)
+    row, offset, payload = placements.of(chunk)
+    overwrite(blocks, row, offset, payload, overlay.pool, source.eod_id)
+    _write(source, TRAIN, chunk, blocks, with_blocks=True)
+
+
+def _write_val(source: MixSource, chunk: int) -> None:
+    per_chunk = source.val_layout.blocks_per_chunk
+    blocks = _stream(source.base).validation(chunk * per_chunk + np.arange(per_chunk))
+    _write(source, VAL, chunk, blocks, with_blocks=False)
+
+
+def _write(source: MixSource, folder: str, chunk: int, blocks: Tokens, with_blocks: bool) -> None:
+    name = f"{folder}/{chunk_name(chunk)}"
+    data = chunk_bytes(blocks)
+    write_bytes(source.out / name, data)
+    receipt = {
+        "name": name,
+        "bytes": len(data),
+        "digest": digest_bytes(data),
+        "blocks": block_digests(blocks) if with_blocks else [],
+    }
+    write_text(receipt_path(source.receipts, folder, chunk), json.dumps(receipt))
+
+
+def block_digests(blocks: Tokens) -> list[str]:
+    """Returns the hex blake2b-8 digest of each block's bytes on disk."""
+    little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
+    return [digest_bytes(row.data, BLOCK_DIGEST_BYTES) for row in little.view(np.uint8)]
+
+
+def receipt_path(folder: Path, part: str, chunk: int) -> Path:
+    """Returns the file of a chunk's receipt."""
+    return folder / part.replace("/", "-") / f"{chunk:06d}.json"
+
+
+def read_receipts(folder: Path, part: str, n_chunks: int) -> Iterator[Receipt]:
+    """Yields the receipts of one part of the build, by chunk."""
+    for chunk in range(n_chunks):
+        yield Receipt(**json.loads(receipt_path(folder, part, chunk).read_text(encoding="utf-8")))

@@ -1,0 +1,149 @@
+"""Sealing: index files, manifest, trainer configs, and last of all mix.json."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import yaml
+
+from mixctl.pipeline.base_stream import BaseStream
+from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixSource, Receipt, read_receipts
+from mixctl.pipeline.plan import Plan, PlannedExperiment
+from mixctl.pipeline.tables import blocks_table, items_table, placements_table, replacements_table
+from mixctl.pipeline.trainer import litgpt_config
+from mixctl.shards.chunks import INDEX_NAME, index_text
+from mixctl.shards.files import digest_file, write_text
+from mixctl.shards.layout import Layout
+from mixctl.shards.manifest import write_table
+from mixctl.shards.order import TrainingOrder
+from mixctl.shards.record import BuildRecord, FileRecord, Geometry, Totals, write_record
+
+_PACKAGES = ("mixctl", "litgpt", "litdata", "datatrove", "tokenizers", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What sealing works from: the plan, the mixed chunks, the digests of the inputs."""
+
+    plan: Plan
+    mixed: MixSource
+    digests: dict[str, str]
+
+
+def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
+    """Returns the build record, after everything it lists was written and before nothing else is."""
+    plan, mixed = work.plan, work.mixed
+    train = list(read_receipts(mixed.receipts, TRAIN, mixed.layout.n_chunks))
+    receipts = [*train, *read_receipts(mixed.receipts, VAL, mixed.val_layout.n_chunks)]
+    if mixed.control:
+        receipts += read_receipts(mixed.receipts, CONTROL, mixed.layout.n_chunks)
+    written = [*_indexes(mixed), *_manifest(plan, mixed, train), *_trainer_configs(plan, mixed)]
+    files = {r.name: FileRecord(bytes=r.bytes, digest=r.digest) for r in receipts}
+    files |= {name: _file_record(mixed.out / name) for name in written}
+    record = BuildRecord(
+        config={**plan.mix.config.model_dump(mode="json"), "trainer_config": plan.mix.trainer_raw},
+        geometry=_geometry(mixed),
+        tokenizer=plan.encoder.record(),
+        control=mixed.control,
+        corpus={
+            "documents": stream.n_documents,
+            "tokens": stream.n_tokens,
+            "training_sequences": stream.n_sequences,
+        },
+        digests=work.digests,
+        versions=_versions(),
+        files=files,
+        totals={e.config.name: _totals(e, plan) for e in plan.experiments},
+    )
+    write_record(mixed.out, record)
+    return record
+
+
+def _indexes(mixed: MixSource) -> list[str]:
+    """Writes index.json of each part; returns their names."""
+    parts = {TRAIN: mixed.layout, VAL: mixed.val_layout}
+    if mixed.control:
+        parts[CONTROL] = mixed.layout
+    return [_index(mixed, part, layout) for part, layout in parts.items()]
+
+
+def _index(mixed: MixSource, part: str, layout: Layout) -> str:
+    name = f"{part}/{INDEX_NAME}"
+    text = index_text(
+        layout.n_chunks, layout.blocks_per_chunk, mixed.topology.sequence_tokens, mixed.base.dtype
+    )
+    write_text(mixed.out / name, text)
+    return name
+
+
+def _manifest(plan: Plan, mixed: MixSource, train: list[Receipt]) -> list[str]:
+    order = TrainingOrder(mixed.topology, mixed.layout)
+    tables = {
+        "manifest/items.parquet": items_table(plan.experiments),
+        "manifest/placements.parquet": placements_table(plan.experiments, order, mixed.base.dtype),
+        "manifest/replacements.parquet": replacements_table(),
+        "manifest/blocks.parquet": blocks_table(train),
+    }
+    for name, table in tables.items():
+        write_table(table, mixed.out / name)
+    return list(tables)
+
+
+def _trainer_configs(plan: Plan, mixed: MixSource) -> list[str]:
+    names = {"litgpt.yaml": TRAIN} | ({"litgpt-control.yaml": CONTROL} if mixed.control else {})
+    for name, part in names.items():
+        config = litgpt_config(plan.mix.trainer_raw, plan.mix.trainer, mixed.out, part)
+        write_text(mixed.out / name, yaml.safe_dump(config, sort_keys=False))
+    return list(names)
+
+
+def _file_record(path: Path) -> FileRecord:
+    return FileRecord(bytes=path.stat().st_size, digest=digest_file(path))
+
+
+def _geometry(mixed: MixSource) -> Geometry:
+    topology, layout, val = mixed.topology, mixed.layout, mixed.val_layout
+    return Geometry(
+        max_seq_length=topology.max_seq_length,
+        sequence_tokens=topology.sequence_tokens,
+        micro_batch=topology.micro_batch,
+        global_batch=topology.global_batch,
+        devices=topology.devices,
+        nodes=topology.nodes,
+        workers=topology.workers,
+        data_seed=topology.data_seed,
+        max_tokens=topology.max_tokens,
+        steps=topology.steps,
+        sequences=topology.sequences,
+        chunks=layout.n_chunks,
+        chunks_per_worker=layout.chunks_per_worker,
+        blocks_per_chunk=layout.blocks_per_chunk,
+        val_sequences=mixed.base.n_validation,
+        val_chunks=val.n_chunks,
+        val_chunks_per_worker=val.chunks_per_worker,
+        val_blocks_per_chunk=val.blocks_per_chunk,
+        dtype="uint16" if mixed.base.dtype == "uint16" else "uint32",
+        litdata=topology.litdata,
+    )
+
+
+def _totals(experiment: PlannedExperiment, plan: Plan) -> Totals:
+    return Totals(
+        items=len(experiment.assigned.items),
+        placements=len(experiment.copies),
+        tokens=experiment.n_tokens,
+        share=experiment.n_tokens / plan.run_tokens,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

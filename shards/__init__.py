@@ -1,0 +1,1 @@
+"""The LitData format, the training order, the manifest and verification. Knows no experiment."""

@@ -1,0 +1,92 @@
+"""The LitData chunk format for tokens: what a chunk file and its index.json look like.
+
+A chunk is one item, a row of blocks of `max_seq_length + 1` tokens each, so the file is a header of
+three uint32 (number of items = 1, where the item begins = 12, where it ends) and the tokens, little
+endian. `TokensLoader` cuts it into blocks by itself.
+
+    token `offset` of block `block` lies at byte 12 + (block * (max_seq_length + 1) + offset) * itemsize
+
+Source of the format: litdata 0.2.59, `streaming/writer.py` and `streaming/item_loader.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixctl.shards.draws import I64
+
+HEADER_BYTES = 12
+INDEX_NAME = "index.json"
+_NUMPY_FORMAT = {"uint16": "no_header_numpy:5", "uint32": "no_header_numpy:6"}
+
+Tokens = NDArray[np.unsignedinteger]
+
+
+def token_dtype(vocab_size: int) -> str:
+    """Returns 'uint16' when every token id of the vocabulary fits, else 'uint32'."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def chunk_name(chunk: int) -> str:
+    """Returns the file name of a chunk: chunk-000042.bin."""
+    return f"chunk-{chunk:06d}.bin"
+
+
+def chunk_names(chunks: I64) -> list[str]:
+    """Returns the file name of each chunk of the array."""
+    return [chunk_name(int(chunk)) for chunk in chunks]
+
+
+def token_byte(block: I64, offset: I64, sequence_tokens: int, dtype: str) -> I64:
+    """Returns the byte in the chunk file at which token `offset` of `block` begins: int64."""
+    return HEADER_BYTES + (block * sequence_tokens + offset) * np.dtype(dtype).itemsize
+
+
+def header(n_token_bytes: int) -> bytes:
+    """Returns the 12 bytes that stand before the tokens of a chunk."""
+    return np.array([1, HEADER_BYTES, HEADER_BYTES + n_token_bytes], dtype="<u4").tobytes()
+
+
+def chunk_bytes(blocks: Tokens) -> bytes:
+    """Returns the content of a chunk file for blocks of shape (C, sequence_tokens)."""
+    tokens = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
+    return header(tokens.nbytes) + tokens.tobytes()
+
+
+def index_text(n_chunks: int, blocks_per_chunk: int, sequence_tokens: int, dtype: str) -> str:
+    """Returns the content of index.json for equal chunks."""
+    dim = blocks_per_chunk * sequence_tokens
+    size = HEADER_BYTES + dim * np.dtype(dtype).itemsize
+    chunks = [
+        {"chunk_bytes": size, "chunk_size": 1, "dim": dim, "filename": chunk_name(chunk)}
+        for chunk in range(n_chunks)
+    ]
+    config = {
+        "chunk_bytes": size,
+        "chunk_size": None,
+        "compression": None,
+        "data_format": [_NUMPY_FORMAT[dtype]],
+        "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
+        "encryption": None,
+        "item_loader": "TokensLoader",
+    }
+    return json.dumps({"chunks": chunks, "config": config}, sort_keys=True)
+
+
+def open_chunk(path: Path, sequence_tokens: int, dtype: str) -> Tokens:
+    """Returns the blocks of a chunk file as a read-only map: shape (C, sequence_tokens).
+
+    Raises:
+        ValueError: when the file is not a whole number of blocks behind the header.
+    """
+    itemsize = np.dtype(dtype).itemsize
+    n_tokens, rest = divmod(path.stat().st_size - HEADER_BYTES, itemsize)
+    if rest or n_tokens <= 0 or n_tokens % sequence_tokens:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes are not whole blocks of tokens")
+    little = np.dtype(dtype).newbyteorder("<")
+    tokens = np.memmap(path, dtype=little, mode="r", offset=HEADER_BYTES)
+    return tokens.reshape(-1, sequence_tokens)

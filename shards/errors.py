@@ -1,0 +1,42 @@
+"""Errors that a user can act on.
+
+Wrong input is collected, never met one at a time: `InputError` carries every problem found, each a
+sentence that names the file, the field, the value and the limit. The command line prints them and
+ends with exit code 2; a build that does not verify ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class InputError(Exception):
+    """Wrong usage or wrong input: one message per problem, exit code 2, nothing written."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        """Keeps the problems in the order they were found."""
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
+        """Survives the trip from a worker process."""
+        return (type(self), (self.problems,))
+
+
+class VerificationError(Exception):
+    """A finished build that is not what its record says: one message per finding, exit code 1."""
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        """Keeps the findings in the order they were found."""
+        self.findings = list(findings)
+        super().__init__("\n".join(self.findings))
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Returns ` (did you mean 'x'?)` for the closest valid name, else the list of valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (valid: {', '.join(names)})" if names else ""

@@ -1,0 +1,67 @@
+"""Digests, and writes that leave either the old file or the new one.
+
+A file is written beside its place under a temporary name, flushed to disk, and renamed; whoever looks
+sees the old content or the new, never a part. Digests are blake2b with 16 bytes (files) or 8 (blocks
+and payloads), in hex.
+
+Price: one fsync a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_READ_BYTES = 1 << 20
+FILE_DIGEST_BYTES = 16
+BLOCK_DIGEST_BYTES = 8
+
+
+def digest_bytes(data: bytes | memoryview, n_bytes: int = FILE_DIGEST_BYTES) -> str:
+    """Returns the hex blake2b digest of the data, `n_bytes` long."""
+    return hashlib.blake2b(data, digest_size=n_bytes).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Returns the hex blake2b-16 digest of a file's content, read a megabyte at a time."""
+    digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
+    with path.open("rb") as file:
+        while data := file.read(_READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it there on success, removes it on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the text as UTF-8, all or nothing."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes the bytes, all or nothing."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file's content to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

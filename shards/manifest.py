@@ -1,0 +1,140 @@
+"""The tables of the manifest: what was placed, where, and what every block holds.
+
+Four parquet files, sorted by experiment, item, copy, part, in row groups of at most 65,536 rows, so
+that one item's exposures are found by reading one or two row groups. No time stamp, path or machine
+enters them: the same mix gives the same bytes. What each column means is in docs/formats.md.
+
+    read_placements(build) -> a pyarrow.Table, a row a contiguous payload
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixctl.shards.errors import InputError
+from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes, replacing
+
+ROW_GROUP_ROWS = 65_536
+
+ITEMS = pa.schema(
+    [
+        ("experiment", pa.string()),
+        ("kind", pa.string()),
+        ("item", pa.string()),
+        ("arm", pa.string()),
+        ("stratum", pa.string()),
+        ("cluster", pa.string()),
+        ("copies", pa.int32()),
+        ("tokens", pa.list_(pa.uint32())),
+        ("text", pa.string()),
+        ("meta", pa.string()),
+    ]
+)
+PLACEMENTS = pa.schema(
+    [
+        ("experiment", pa.string()),
+        ("item", pa.string()),
+        ("arm", pa.string()),
+        ("copy", pa.int32()),
+        ("part", pa.int32()),
+        ("variant", pa.int32()),
+        ("step", pa.int64()),
+        ("sequence", pa.int64()),
+        ("chunk", pa.string()),
+        ("block", pa.int32()),
+        ("offset", pa.int32()),
+        ("length", pa.int32()),
+        ("byte", pa.int64()),
+        ("loss_tokens", pa.int32()),
+        ("changed_offset", pa.int32()),
+        ("changed_length", pa.int32()),
+        ("digest", pa.string()),
+        ("mode", pa.string()),
+        ("source_sequence", pa.int64()),
+    ]
+)
+REPLACEMENTS = pa.schema(
+    [
+        ("sequence", pa.int64()),
+        ("reason", pa.string()),
+        ("source", pa.int64()),
+        ("digest", pa.string()),
+    ]
+)
+BLOCKS = pa.schema([("chunk", pa.string()), ("block", pa.int32()), ("digest", pa.string())])
+
+TABLES = {
+    "manifest/items.parquet": ITEMS,
+    "manifest/placements.parquet": PLACEMENTS,
+    "manifest/replacements.parquet": REPLACEMENTS,
+    "manifest/blocks.parquet": BLOCKS,
+}
+
+
+def payload_digest(tokens: np.ndarray) -> str:
+    """Returns the hex blake2b-8 digest of token ids taken as little-endian uint32."""
+    return digest_bytes(np.ascontiguousarray(tokens, dtype="<u4").tobytes(), BLOCK_DIGEST_BYTES)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a manifest table, all or nothing; the bytes depend on the rows alone."""
+    with replacing(path) as partial:
+        pq.write_table(
+            table.replace_schema_metadata(None),
+            partial,
+            row_group_size=ROW_GROUP_ROWS,
+            compression="zstd",
+            store_schema=False,
+        )
+
+
+def read_items(build: Path) -> pa.Table:
+    """Returns items.parquet of a build: a row an item, holdouts included."""
+    return read_table(build, "manifest/items.parquet")
+
+
+def read_placements(build: Path) -> pa.Table:
+    """Returns placements.parquet of a build: a row a contiguous payload."""
+    return read_table(build, "manifest/placements.parquet")
+
+
+def read_replacements(build: Path) -> pa.Table:
+    """Returns replacements.parquet of a build: a row a purged base sequence."""
+    return read_table(build, "manifest/replacements.parquet")
+
+
+def read_blocks(build: Path) -> pa.Table:
+    """Returns blocks.parquet of a build: a row a block of train/, sorted by chunk and block."""
+    return read_table(build, "manifest/blocks.parquet")
+
+
+def read_table(build: Path, name: str) -> pa.Table:
+    """Returns one table of the manifest, cast to its schema (extra columns kept).
+
+    Raises:
+        InputError: when the file is missing, is no parquet, or lacks a column.
+    """
+    path = build / name
+    try:
+        table = pq.read_table(path)
+        return _cast(table, TABLES[name])
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {build} is not a finished build") from None
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise InputError(f"{path}: not a manifest table ({error})") from error
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise KeyError(f"missing columns: {', '.join(missing)}")
+    extra = [name for name in table.column_names if name not in schema.names]
+    columns = [table[field.name].cast(field.type) for field in schema]
+    return pa.table(
+        columns + [table[name] for name in extra],
+        names=schema.names + extra,
+    )

@@ -1,0 +1,169 @@
+"""mix.json: the record of a build, written last. No mix.json, no build.
+
+The file is canonical JSON (sorted keys, one space of indent) and carries the digest of itself, so a
+flipped byte anywhere in it is noticed, and the digest of every other file of the build.
+
+    record = read_record(Path("out"))
+    record.geometry.steps
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mixctl.shards.errors import InputError
+from mixctl.shards.files import digest_bytes, write_text
+from mixctl.shards.layout import Layout
+from mixctl.shards.topology import Topology
+
+FORMAT_VERSION = 1
+RECORD_NAME = "mix.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Geometry(_Part):
+    """What the training order depends on, and the shape of what was written."""
+
+    max_seq_length: int
+    sequence_tokens: int
+    micro_batch: int
+    global_batch: int
+    devices: int
+    nodes: int
+    workers: int
+    data_seed: int
+    max_tokens: int
+    steps: int
+    sequences: int
+    chunks: int
+    chunks_per_worker: int
+    blocks_per_chunk: int
+    val_sequences: int
+    val_chunks: int
+    val_chunks_per_worker: int
+    val_blocks_per_chunk: int
+    dtype: Literal["uint16", "uint32"]
+    litdata: str
+
+    def topology(self) -> Topology:
+        """Returns the topology that the build was made for."""
+        return Topology(
+            devices=self.devices,
+            nodes=self.nodes,
+            workers=self.workers,
+            micro_batch=self.micro_batch,
+            global_batch=self.global_batch,
+            max_seq_length=self.max_seq_length,
+            max_tokens=self.max_tokens,
+            data_seed=self.data_seed,
+            litdata=self.litdata,
+        )
+
+    def layout(self) -> Layout:
+        """Returns the chunk layout of train/ (and control/train/)."""
+        return self._layout(self.chunks_per_worker, self.blocks_per_chunk)
+
+    def val_layout(self) -> Layout:
+        """Returns the chunk layout of val/."""
+        return self._layout(self.val_chunks_per_worker, self.val_blocks_per_chunk)
+
+    def _layout(self, chunks_per_worker: int, blocks_per_chunk: int) -> Layout:
+        workers = max(self.workers, 1)
+        return Layout(self.devices * self.nodes, workers, chunks_per_worker, blocks_per_chunk)
+
+
+class TokenizerRecord(_Part):
+    """The tokenizer by its content, and the explicit rule for control tokens."""
+
+    digest: str
+    vocab_size: int
+    eod: str
+    eod_id: int
+    bos_id: int | None
+
+
+class FileRecord(_Part):
+    """A file of the build."""
+
+    bytes: int
+    digest: str
+
+
+class Totals(_Part):
+    """What an experiment took: share is tokens over the tokens of the whole run."""
+
+    items: int
+    placements: int
+    tokens: int
+    share: float
+
+
+class BuildRecord(_Part):
+    """All of mix.json."""
+
+    format_version: int = FORMAT_VERSION
+    config: dict[str, Any]
+    geometry: Geometry
+    tokenizer: TokenizerRecord
+    control: bool
+    corpus: dict[str, int]
+    digests: dict[str, str]
+    versions: dict[str, str]
+    files: dict[str, FileRecord]
+    totals: dict[str, Totals]
+    amendments: list[dict[str, Any]] = []
+    self_digest: str = ""
+
+
+def record_text(record: BuildRecord) -> str:
+    """Returns the canonical text of mix.json, its own digest filled in."""
+    blank = _canonical(record.model_copy(update={"self_digest": ""}))
+    return _canonical(record.model_copy(update={"self_digest": digest_bytes(blank.encode())}))
+
+
+def write_record(build: Path, record: BuildRecord) -> None:
+    """Writes mix.json by atomic rename."""
+    write_text(build / RECORD_NAME, record_text(record))
+
+
+def read_record(build: Path) -> BuildRecord:
+    """Returns the record of a finished build.
+
+    Raises:
+        InputError: when mix.json is missing, is not a build record, or is of a later format.
+    """
+    path = build / RECORD_NAME
+    try:
+        text = path.read_bytes().decode("utf-8")
+        raw = json.loads(text)
+        _check_version(path, raw)
+        return BuildRecord.model_validate(raw)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {build} is not a finished build") from None
+    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a build record ({error})") from error
+    except ValidationError as error:
+        places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise InputError(f"{path}: not a build record ({'; '.join(places)})") from error
+
+
+def _check_version(path: Path, raw: object) -> None:
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: not a build record (no JSON object)")
+    if raw.get("format_version") != FORMAT_VERSION:
+        found = raw.get("format_version")
+        raise InputError(f"{path}: format_version is {found!r}, this mixctl reads {FORMAT_VERSION}")
+
+
+def _canonical(record: BuildRecord) -> str:
+    plain = record.model_dump(mode="json")
+    return json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
