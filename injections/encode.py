@@ -28,6 +28,8 @@ from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.record import TokenizerRecord
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
 
 @dataclass(frozen=True)
 class Encoder:

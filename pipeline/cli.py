@@ -13,7 +13,6 @@ import click
 from mixctl.shards.errors import InputError, VerificationError
 
 _COMMANDS = {
-    "init": ("mixctl.pipeline.commands", "init", "Write a commented starter mix."),
     "check": ("mixctl.pipeline.commands", "check", "Validate everything, write nothing."),
     "plan": ("mixctl.pipeline.commands", "plan", "Show what would be built: doses, shares, schedule."),
     "build": ("mixctl.pipeline.commands", "build", "Build the shards of a mix."),
@@ -56,7 +55,7 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with `mixctl demo --quick`, or `mixctl init my-mix`.",
+    epilog="Start with: mixctl demo --quick",
 )
 @click.version_option(package_name="mixctl", prog_name="mixctl")
 def cli() -> None:

@@ -38,9 +38,121 @@ def build(mix: Path, out: Path, control: bool, workers: int, executor: str, as_j
         print_build(record, out)
 
 
+@click.command(
+    epilog="""\b
+Examples:
+  mixctl check mix.yaml
+"""
+)
+@click.argument("mix", type=_PATH)
+def check(mix: Path) -> None:
+    """Validates MIX and everything it names, writes nothing."""
+    from mixctl.pipeline.build import prepare
+    from mixctl.pipeline.text import print_summary
+    from mixctl.pipeline.summary import summarise
+
+    prepared = prepare(mix)
+    print_summary(summarise(prepared.plan))
+    click.echo(f"{mix}: nothing wrong. Build it:  mixctl build {mix} --out DIR --control")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mixctl plan mix.yaml                          tables, and mix.plan.png beside the mix file
+  mixctl plan mix.yaml --picture plan.svg
+  mixctl plan mix.yaml --json > plan.json
+"""
+)
+@click.argument("mix", type=_PATH)
+@click.option("--picture", type=_PATH, help="Where the picture goes (png, svg, pdf).")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(mix: Path, picture: Path | None, as_json: bool) -> None:
+    """Shows what MIX would build: doses, tokens, share of the run, capacity left, detectable effects."""
+    from mixctl.pipeline.picture import PICTURE_SUFFIXES, draw_plan
+    from mixctl.pipeline.planning import plan_mix
+    from mixctl.pipeline.summary import summarise
+    from mixctl.pipeline.text import print_summary
+    from mixctl.shards.errors import InputError, nearest
+
+    picture = picture or mix.with_suffix(".plan.png")
+    if picture.suffix not in PICTURE_SUFFIXES:
+        raise InputError(f"--picture: '{picture}' must end in one of {', '.join(PICTURE_SUFFIXES)}")
+    made = plan_mix(mix)
+    summary = summarise(made)
+    draw_plan(made, picture)
+    if as_json:
+        click.echo(summary.model_dump_json(indent=1))
+    else:
+        print_summary(summary)
+        click.echo(f"picture: {picture}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mixctl show out/run1 --limit 3
+  mixctl show out/run1 --experiment secrets --item canary-000004
+  mixctl show out/run1 --step 120 --json
+"""
+)
+@click.argument("directory", metavar="DIR", type=_PATH)
+@click.option("--experiment", help="Only this experiment.")
+@click.option("--item", help="Only this item.")
+@click.option("--step", type=int, help="Only this optimizer step, from 1.")
+@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a placement.")
+def show(
+    directory: Path,
+    experiment: str | None,
+    item: str | None,
+    step: int | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Prints placements of the build in DIR as text, the payload marked."""
+    from mixctl.pipeline.show import Choice, show as show_build
+    from mixctl.pipeline.text import print_shown
+
+    shown, n_all = show_build(directory, Choice(experiment, item, step), limit)
+    if as_json:
+        for one in shown:
+            texts = {"before": one.before, "payload": one.payload, "after": one.after}
+            click.echo(json.dumps({**one.row, **texts}, ensure_ascii=False))
+    else:
+        print_shown(shown, n_all)
+
+
 @click.command()
 def schema() -> None:
     """Prints the JSON Schema of the mix file, for editors."""
     from mixctl.pipeline.mixfile import mix_schema
 
     click.echo(json.dumps(mix_schema(), indent=2))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mixctl verify out/run1            all cheap digests and a sample, in bounded time
+  mixctl verify out/run1 --full     every byte of every file, the whole epoch of every rank
+"""
+)
+@click.argument("directory", metavar="DIR", type=_PATH)
+@click.option("--full", is_flag=True, help="Check every byte of every file.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was looked at as JSON.")
+def verify(directory: Path, full: bool, as_json: bool) -> None:
+    """Reads the build in DIR back through the stock loader and compares it with its record."""
+    from dataclasses import asdict
+
+    from mixctl.shards.verify import verify as verify_build
+
+    report = verify_build(directory, full=full)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    click.echo(
+        f"{directory}: verified{'' if full else ' (a sample; --full checks every byte)'}: {report.files} files, "
+        f"{report.placements:,} placements, {report.blocks:,} blocks by digest, {report.batches:,} micro-batches "
+        f"through the stock loader"
+    )

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import yaml
 
+from mixctl.injections.encode import TOKENIZER_FILES
 from mixctl.pipeline.base_stream import BaseStream
 from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixSource, Receipt, read_receipts
 from mixctl.pipeline.plan import Plan, PlannedExperiment
 from mixctl.pipeline.tables import blocks_table, items_table, placements_table, replacements_table
 from mixctl.pipeline.trainer import litgpt_config
 from mixctl.shards.chunks import INDEX_NAME, index_text
-from mixctl.shards.files import digest_file, write_text
+from mixctl.shards.files import digest_file, write_bytes, write_text
 from mixctl.shards.layout import Layout
 from mixctl.shards.manifest import write_table
 from mixctl.shards.order import TrainingOrder
@@ -40,7 +41,8 @@ def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
     receipts = [*train, *read_receipts(mixed.receipts, VAL, mixed.val_layout.n_chunks)]
     if mixed.control:
         receipts += read_receipts(mixed.receipts, CONTROL, mixed.layout.n_chunks)
-    written = [*_indexes(mixed), *_manifest(plan, mixed, train), *_trainer_configs(plan, mixed)]
+    written = [*_indexes(mixed), *_manifest(plan, mixed, train)]
+    written += [*_trainer_configs(plan, mixed), *_tokenizer(plan, mixed)]
     files = {r.name: FileRecord(bytes=r.bytes, digest=r.digest) for r in receipts}
     files |= {name: _file_record(mixed.out / name) for name in written}
     record = BuildRecord(
@@ -98,6 +100,14 @@ def _trainer_configs(plan: Plan, mixed: MixSource) -> list[str]:
         config = litgpt_config(plan.mix.trainer_raw, plan.mix.trainer, mixed.out, part)
         write_text(mixed.out / name, yaml.safe_dump(config, sort_keys=False))
     return list(names)
+
+
+def _tokenizer(plan: Plan, mixed: MixSource) -> list[str]:
+    """Copies the tokenizer, so that whoever holds the build can decode it; returns the names."""
+    folder = Path(plan.mix.resolve(plan.mix.config.tokenizer))
+    for name in TOKENIZER_FILES:
+        write_bytes(mixed.out / "tokenizer" / name, (folder / name).read_bytes())
+    return [f"tokenizer/{name}" for name in TOKENIZER_FILES]
 
 
 def _file_record(path: Path) -> FileRecord:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from mixctl.pipeline.show import Shown
+from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
 from mixctl.shards.record import BuildRecord
 
 ENVIRONMENT = "LITDATA_DISABLE_VERSION_CHECK=1"
@@ -37,3 +41,67 @@ def print_build(record: BuildRecord, out: Path) -> None:
     console.print("Train it:  " + train_command(out.resolve() / "litgpt.yaml"))
     if record.control:
         console.print("The twin:  " + train_command(out.resolve() / "litgpt-control.yaml"))
+
+
+def print_summary(summary: PlanSummary) -> None:
+    """Prints a plan: the run, then a table of arms for each experiment."""
+    console = Console(highlight=False, soft_wrap=True)
+    g = summary.geometry
+    console.print(
+        f"{g['steps']:,} steps x {g['global_batch']} sequences x {g['max_seq_length']} tokens = "
+        f"{g['run_tokens']:,} tokens; needs {g['base_tokens_needed']:,} base tokens; "
+        f"{g['devices']} x {g['nodes']} devices, {g['workers']} workers, micro-batch {g['micro_batch']}"
+    )
+    for experiment in summary.experiments:
+        console.print(_arms_table(experiment))
+    total = summary.total
+    console.print(f"total: {total.placements:,} placements, {total.tokens:,} tokens, {total.share:.3%}")
+
+
+def _arms_table(experiment: ExperimentSummary) -> Table:
+    unused = f", {experiment.unused_items:,} items unused" if experiment.unused_items else ""
+    title = (
+        f"{experiment.name} ({experiment.kind}): {experiment.placements:,} placements, "
+        f"{experiment.tokens:,} tokens, {experiment.share:.3%} of the run, room for "
+        f"{experiment.capacity_left:,} more{unused}"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    columns = ("arm", "items", "copies", "placements", "tokens", "steps", "schedule", "detectable")
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"arm", "schedule"} else "right")
+    for arm in experiment.arms:
+        effect = arm.detectable_effect_sd
+        table.add_row(
+            arm.name,
+            *(f"{n:,}" for n in (arm.items, arm.copies, arm.placements, arm.tokens)),
+            f"{arm.steps[0]:,}-{arm.steps[1]:,}",
+            _schedule_text(arm.schedule),
+            "" if effect is None else f"{effect:.2f} sd",
+        )
+    return table
+
+
+def _schedule_text(schedule: object) -> str:
+    if isinstance(schedule, str) or schedule is None:
+        return schedule or ""
+    return str(schedule).replace("=", " ")
+
+
+def print_shown(shown: Sequence[Shown], n_all: int) -> None:
+    """Prints placements: where, then the sequence with the payload between marks."""
+    console = Console(highlight=False)
+    for one in shown:
+        row = one.row
+        console.print(
+            f"{row['experiment']} / {row['item']} copy {row['copy']} ({row['arm']}): step {row['step']}, sequence "
+            f"{row['sequence']}, {row['chunk']} block {row['block']} offset {row['offset']}, {row['length']} tokens",
+            style="bold",
+            markup=False,
+        )
+        text = Text()
+        text.append(one.before, style="dim")
+        text.append("⟦" + one.payload + "⟧", style="bold reverse")
+        text.append(one.after, style="dim")
+        console.print(text)
+        console.print()
+    console.print(f"{len(shown)} of {n_all:,} placements")

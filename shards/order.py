@@ -36,8 +36,12 @@ from mixctl.shards.topology import Topology
 class TrainingOrder:
     """Training position <-> slot, both ways, vectorised. Pure: no files, no state."""
 
-    def __init__(self, topology: Topology, layout: Layout) -> None:
-        """Raises ValueError when the topology is unsound or the layout is not made for it."""
+    def __init__(self, topology: Topology, layout: Layout, shuffled: bool = True) -> None:
+        """Takes shuffled=False for val/, which LitGPT reads in the order of the files.
+
+        Raises:
+            ValueError: when the topology is unsound or the layout is not made for it.
+        """
         problems = topology.problems()
         if (layout.ranks, layout.workers) != (topology.ranks, topology.loader_workers):
             problems.append(f"{layout} is not made for {topology.ranks} ranks")
@@ -47,10 +51,13 @@ class TrainingOrder:
             raise ValueError("; ".join(problems))
         self.topology = topology
         self.layout = layout
+        self.shuffled = shuffled
 
     @cached_property
     def chunk_order(self) -> I64:
         """Returns the chunk at each place (rank, worker, k): int64, shape (R * W * K,)."""
+        if not self.shuffled:
+            return np.arange(self.layout.n_chunks, dtype=np.int64)
         seed = [self.topology.data_seed, 1]
         return np.random.RandomState(seed).permutation(self.layout.n_chunks).astype(np.int64)
 
@@ -58,6 +65,8 @@ class TrainingOrder:
     def block_order(self) -> I64:
         """Returns the block read at each turn of a worker's k-th chunk: int64, shape (K, C)."""
         n_chunks, n_blocks = self.layout.chunks_per_worker, self.layout.blocks_per_chunk
+        if not self.shuffled:
+            return np.tile(np.arange(n_blocks, dtype=np.int64), (n_chunks, 1))
         rows = [
             np.random.RandomState([self.topology.data_seed, n_chunks, 1, k]).permutation(n_blocks)
             for k in range(n_chunks)

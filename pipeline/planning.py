@@ -1,0 +1,27 @@
+"""`mixctl plan`: the plan of a mix whose corpus may be only a number of tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mixctl.pipeline.mixfile import read_mix
+from mixctl.pipeline.plan import Plan, make_plan
+from mixctl.pipeline.summary import base_tokens_needed
+from mixctl.shards.errors import InputError
+
+
+def plan_mix(mix_path: Path) -> Plan:
+    """Returns the plan; reads item files and tokenizer, not the corpus.
+
+    Raises:
+        InputError: with every problem, a stated corpus size that is too small among them.
+    """
+    plan = make_plan(read_mix(mix_path))
+    corpus = plan.mix.config.corpus
+    needed = base_tokens_needed(plan)
+    if isinstance(corpus.tokens, int) and corpus.tokens < needed and not corpus.repeat:
+        raise InputError(
+            f"{mix_path}: corpus: tokens: {corpus.tokens} are too few: the run and validation need {needed}, "
+            f"so {needed - corpus.tokens} are missing; or say corpus.repeat: true"
+        )
+    return plan

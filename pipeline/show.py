@@ -1,0 +1,83 @@
+"""Placements decoded: the sequence around a payload, the payload marked. Reads one block a placement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mixctl.injections.encode import Encoder, load_encoder
+from mixctl.shards.chunks import open_chunk
+from mixctl.shards.errors import InputError, nearest
+from mixctl.shards.manifest import read_placements
+from mixctl.shards.record import BuildRecord, read_record
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which placements are wanted; None takes all."""
+
+    experiment: str | None = None
+    item: str | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One placement and the text of its sequence."""
+
+    row: dict[str, object]
+    before: str
+    payload: str
+    after: str
+
+
+def show(build: Path, choice: Choice, limit: int) -> tuple[list[Shown], int]:
+    """Returns (the first `limit` placements of the choice, how many there are).
+
+    Raises:
+        InputError: when the folder is no build, or it has no such experiment, item or step.
+    """
+    record = read_record(build)
+    rows = chosen_rows(record, read_placements(build), choice)
+    encoder = load_encoder(build / "tokenizer", eod=record.tokenizer.eod)
+    return list(_shown(build, record, rows.slice(0, limit), encoder)), rows.num_rows
+
+
+def chosen_rows(record: BuildRecord, placements: pa.Table, choice: Choice) -> pa.Table:
+    """Returns the rows of placements.parquet that are wanted.
+
+    Raises:
+        InputError: when the build has no such experiment, item or step.
+    """
+    if choice.experiment is not None and choice.experiment not in record.totals:
+        hint = nearest(choice.experiment, record.totals)
+        raise InputError(f"--experiment: the build has no experiment '{choice.experiment}'{hint}")
+    if choice.step is not None and not 1 <= choice.step <= record.geometry.steps:
+        raise InputError(f"--step: {choice.step} is outside the run's steps 1 to {record.geometry.steps}")
+    wanted = {"experiment": choice.experiment, "item": choice.item, "step": choice.step}
+    for column, value in wanted.items():
+        if value is not None:
+            placements = placements.filter(pc.equal(placements[column], value))
+    if choice.item is not None and not placements.num_rows:
+        raise InputError(f"--item: no placement of an item '{choice.item}' (a holdout has none)")
+    return placements
+
+
+def _shown(
+    build: Path, record: BuildRecord, rows: pa.Table, encoder: Encoder
+) -> Iterator[Shown]:
+    geometry = record.geometry
+    for row in rows.to_pylist():
+        path = build / "train" / row["chunk"]
+        try:
+            tokens = open_chunk(path, geometry.sequence_tokens, geometry.dtype)[row["block"]]
+        except (OSError, ValueError, IndexError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
+        begin, end = row["offset"], row["offset"] + row["length"]
+        parts = np.split(tokens, [begin, end])
+        yield Shown(row, *(encoder.decode(part) for part in parts))

@@ -1,0 +1,102 @@
+"""Files of a build against its record: presence, size, digest; the trainer config against the geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from mixctl.shards.files import digest_file
+from mixctl.shards.record import BuildRecord
+
+_PARTS = ("train", "val", "control", "manifest", "tokenizer")
+
+
+def check_files(build: Path, record: BuildRecord, full: bool) -> tuple[list[str], int]:
+    """Returns (findings, number of files looked at); chunk files are digested only when `full`."""
+    findings = [f"{build}: file '{name}' of the record leaves the build" for name in _unsafe(record)]
+    if findings:
+        return findings, 0
+    for name, expected in sorted(record.files.items()):
+        path = build / name
+        if not path.is_file():
+            findings.append(f"{path}: missing")
+        elif path.stat().st_size != expected.bytes:
+            findings.append(f"{path}: has {path.stat().st_size} bytes, the record says {expected.bytes}")
+        elif (full or not name.endswith(".bin")) and digest_file(path) != expected.digest:
+            findings.append(f"{path}: its content does not match the digest in mix.json")
+    findings += [f"{build / name}: not part of the build" for name in _strangers(build, record)]
+    return findings, len(record.files)
+
+
+def _unsafe(record: BuildRecord) -> list[str]:
+    names = [PurePosixPath(name) for name in record.files]
+    return [str(name) for name in names if name.is_absolute() or ".." in name.parts]
+
+
+def _strangers(build: Path, record: BuildRecord) -> list[str]:
+    """Returns files in the build's own folders that the record does not know."""
+    found = [p for part in _PARTS for p in (build / part).rglob("*") if p.is_file()]
+    names = [p.relative_to(build).as_posix() for p in found]
+    return sorted(set(names) - set(record.files))
+
+
+def check_trainer(build: Path, record: BuildRecord) -> list[str]:
+    """Returns where litgpt.yaml would train with another geometry than the record's, and litdata's version."""
+    from importlib.metadata import version
+
+    findings = []
+    if version("litdata") != record.geometry.litdata:
+        findings.append(
+            f"litdata {version('litdata')} is installed, the build was made for {record.geometry.litdata}: "
+            f"it may shuffle differently"
+        )
+    splits = {"litgpt.yaml": "train"} | ({"litgpt-control.yaml": "control/train"} if record.control else {})
+    for name, split in splits.items():
+        findings += _check_config(build / name, build, record, split)
+    return findings
+
+
+def _check_config(path: Path, build: Path, record: BuildRecord, split: str) -> list[str]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = _geometry_of(config)
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        return [f"{path}: cannot be read as a LitGPT config ({error!r})"]
+    geometry = record.geometry
+    expected = {
+        "devices": geometry.devices,
+        "num_nodes": geometry.nodes,
+        "train.micro_batch_size": geometry.micro_batch,
+        "train.global_batch_size": geometry.global_batch,
+        "train.max_tokens": geometry.max_tokens,
+        "data.seed": geometry.data_seed,
+        "data.num_workers": geometry.workers,
+        "data.split_names": [split, "val"],
+        "data.data_path": str(build.resolve()),
+    }
+    return [
+        f"{path}: {key} is {found[key]!r}, the build needs {value!r}{_moved(key)}"
+        for key, value in expected.items()
+        if found[key] != value
+    ]
+
+
+def _moved(key: str) -> str:
+    return " (a build that is moved needs its path changed there)" if key.endswith("data_path") else ""
+
+
+def _geometry_of(config: dict[str, Any]) -> dict[str, Any]:
+    data = config["data"]["init_args"]
+    return {
+        "devices": config["devices"],
+        "num_nodes": config.get("num_nodes", 1),
+        "train.micro_batch_size": config["train"]["micro_batch_size"],
+        "train.global_batch_size": config["train"]["global_batch_size"],
+        "train.max_tokens": config["train"]["max_tokens"],
+        "data.seed": data["seed"],
+        "data.num_workers": data["num_workers"],
+        "data.split_names": data["split_names"],
+        "data.data_path": data["data_path"],
+    }
