@@ -16,7 +16,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME_RULE = "letters, digits, '.', '_' and '-', beginning with a letter or digit"
@@ -48,8 +56,33 @@ class EverySteps(Strict):
     every: Annotated[int, Field(ge=1)]
 
 
-Schedule = Literal["uniform", "even"] | GivenSteps | EverySteps
-Bound = int | str
+def _schedule(value: Any) -> Any:
+    """Returns the schedule as the class that its key names, so that a wrong one gives one message."""
+    if isinstance(value, (GivenSteps, EverySteps)) or value in ("uniform", "even"):
+        return value
+    if isinstance(value, dict) and set(value) == {"steps"}:
+        return GivenSteps.model_validate(value)
+    if isinstance(value, dict) and set(value) == {"every"}:
+        return EverySteps.model_validate(value)
+    raise ValueError("must be uniform, even, {steps: [10, 20]} or {every: 100}")
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError("must be a step (1000), a percentage ('25%') or tokens ('30B')")
+    return value
+
+
+def _arm_items(value: Any) -> Any:
+    if value is None or value == "rest" or (type(value) is int and value >= 0):
+        return value
+    raise ValueError("must be a number of items, 0 or more, or 'rest'")
+
+
+Schedule = Annotated[
+    Literal["uniform", "even"] | GivenSteps | EverySteps, BeforeValidator(_schedule)
+]
+Bound = Annotated[int | str, BeforeValidator(_bound)]
 """A step (1000), a share of all steps ("25%") or a number of tokens ("30B")."""
 Window = Annotated[list[Bound], Field(min_length=2, max_length=2)]
 Mode = Literal["overwrite"]
@@ -59,7 +92,7 @@ class Arm(Strict):
     """A condition: how many items it takes and how often each is placed."""
 
     name: Name
-    items: Annotated[int, Field(ge=0)] | Literal["rest"] | None = None
+    items: Annotated[int | Literal["rest"] | None, BeforeValidator(_arm_items)] = None
     copies: Annotated[int, Field(ge=0, le=2**31 - 1)]
     during: Window | None = None
     schedule: Schedule | None = None

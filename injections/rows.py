@@ -92,7 +92,8 @@ def _reasons(error: ValueError, model: type[Row]) -> list[str]:
         else:
             shown = repr(detail["input"])[:80]
             place = f"field '{field}': " if field else ""
-            reasons.append(f"{place}{detail['msg']}" + ("" if not field else f" (got {shown})"))
+            message = detail["msg"].removeprefix("Value error, ")
+            reasons.append(f"{place}{message}" + ("" if not field else f" (got {shown})"))
     return reasons
 
 

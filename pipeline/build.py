@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from mixctl.pipeline.base_stream import BaseSource, BaseStream
 from mixctl.pipeline.executors import run_stage
-from mixctl.pipeline.mixfile import Mix, read_mix
+from mixctl.pipeline.mixfile import Mix, located, read_mix
 from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
 from mixctl.pipeline.overlay import make_overlay, save_overlay
 from mixctl.pipeline.plan import Plan, make_plan
@@ -78,7 +78,7 @@ def prepare(mix_path: Path) -> Prepared:
     except InputError as error:
         problems += error.problems
     if problems or corpus is None or plan is None or layouts is None:
-        raise InputError(problems)
+        raise InputError(located(problems, mix_path))
     return Prepared(plan, corpus, *layouts)
 
 
@@ -98,7 +98,7 @@ def _corpus(mix: Mix, problems: list[str]) -> Corpus | None:
     """Returns the corpus after a look at its first document; problems are added to the list."""
     config = mix.config.corpus
     if config.path is None:
-        problems.append(f"{mix.path}: corpus: 'tokens' is for mixctl plan alone; a build needs 'path'")
+        problems.append("corpus: 'tokens' is for mixctl plan alone; a build needs 'path'")
         return None
     try:
         corpus = find_corpus(mix.resolve(config.path), config.format, config.text_key, config.glob)
@@ -124,6 +124,13 @@ def build(mix_path: Path, out: Path, control: bool = False, workers: int = 1) ->
     prepared = prepare(mix_path)
     out = out.resolve()
     _check_folder(out)
+    try:
+        return _build(prepared, out, control, workers)
+    except InputError as error:
+        raise InputError(located(error.problems, mix_path)) from None
+
+
+def _build(prepared: Prepared, out: Path, control: bool, workers: int) -> BuildRecord:
     with _own(out):
         digests = input_digests(prepared)
         build_digest = _build_digest(prepared, digests, control)

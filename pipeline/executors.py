@@ -38,8 +38,10 @@ def _silent_log() -> Iterator[None]:
     """Sends what the log would print to nowhere; datatrove binds its handler to sys.stderr."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
         logger.remove()
-        yield
-        logger.remove()
+        try:
+            yield
+        finally:
+            logger.remove()
 
 
 def run_stage(

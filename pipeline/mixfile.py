@@ -195,6 +195,12 @@ def _experiment(section: dict[str, Any], place: str) -> tuple[Experiment | None,
     return (None if config is None else Experiment(config, kind)), problems
 
 
+def located(problems: list[str], mix_path: Path) -> list[str]:
+    """Returns the problems, the mix file named before those that begin with one of its fields."""
+    fields = ("corpus:", "validation:", "experiment '")
+    return [f"{mix_path}: {p}" if p.startswith(fields) else p for p in problems]
+
+
 def check_vocabulary(mix: Mix, vocab_size: int) -> list[str]:
     """Returns the problem of a tokenizer whose ids the model cannot embed."""
     known = model_vocabulary(mix.trainer)

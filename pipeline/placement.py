@@ -233,6 +233,8 @@ def capacity_left(
         return empty
     begins = np.concatenate([touched * stride, inside.begin, touched * stride + stride])
     ends = np.concatenate([touched * stride - 1, inside.end, touched * stride + stride - 1])
-    order = np.lexsort([np.repeat([1, 2, 0], [len(touched), len(inside.begin), len(touched)]), begins])
+    rank = np.repeat([1, 2, 0], [len(touched), len(inside.begin), len(touched)])
+    order = np.lexsort([rank, begins])
     room = begins[order][1:] - ends[order][:-1] - 1
-    return empty + int((np.maximum(room, 0) // (extent + 1)).sum())
+    room[rank[order][:-1] == 0] = 0  # between the end of a touched sequence and the next touched one
+    return empty + int((room // (extent + 1)).sum())

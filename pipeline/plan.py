@@ -153,7 +153,7 @@ def _windows(experiment: Experiment, arms: tuple[Arm, ...], mix: Mix) -> tuple[S
     """Returns the window of each arm; arms inherit the experiment's."""
     config, windows, problems = experiment.config, [], []
     for arm in arms:
-        place = f"{mix.path}: experiment '{config.name}', arm '{arm.name}'"
+        place = f"experiment '{config.name}', arm '{arm.name}'"
         try:
             window = parse_window(arm.during or config.during, mix.topology)
         except ValueError as error:

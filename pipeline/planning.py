@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixctl.pipeline.mixfile import read_mix
+from mixctl.pipeline.mixfile import located, read_mix
 from mixctl.pipeline.plan import Plan, make_plan
 from mixctl.pipeline.summary import base_tokens_needed
 from mixctl.shards.errors import InputError
@@ -16,7 +16,11 @@ def plan_mix(mix_path: Path) -> Plan:
     Raises:
         InputError: with every problem, a stated corpus size that is too small among them.
     """
-    plan = make_plan(read_mix(mix_path))
+    mix = read_mix(mix_path)
+    try:
+        plan = make_plan(mix)
+    except InputError as error:
+        raise InputError(located(error.problems, mix_path)) from None
     corpus = plan.mix.config.corpus
     needed = base_tokens_needed(plan)
     if isinstance(corpus.tokens, int) and corpus.tokens < needed and not corpus.repeat:

@@ -14,7 +14,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 import orjson
@@ -26,6 +26,7 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 
 from mixctl.shards.errors import InputError, nearest
 
+_READ_BYTES = 1 << 20
 _GLOBS = {"jsonl": "*.jsonl*", "parquet": "*.parquet", "text": "*.txt*"}
 
 
@@ -142,12 +143,22 @@ class StrictJsonlReader(JsonlReader):
         """Yields the documents of one file; raises InputError for a line that is not a JSON object."""
         place = posixpath.join(self.data_folder.path, filepath)
         with self.data_folder.open(filepath, "rb", compression=self.compression) as lines:
-            for number, line in enumerate(lines):
+            for number, line in enumerate(_lines(lines)):
                 if not line.strip():
                     continue
                 document = self.get_document_from_dict(_json_row(line, place, number), place, number)
                 if document:
                     yield document
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yields the lines of any file that can be read; not every decompressor can be iterated over."""
+    rest = b""
+    while data := file.read(_READ_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def _json_row(line: bytes, place: str, number: int) -> dict[str, Any]:

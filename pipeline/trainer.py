@@ -115,7 +115,7 @@ class TrainerConfig(Strict):
         if isinstance(value, str):
             value = {"class_path": value}
         if isinstance(value, dict) and value.get("class_path") not in LITDATA_NAMES:
-            raise ValueError(f"the shards are read by LitGPT's LitData (got {value.get('class_path')!r})")
+            raise ValueError("class_path must be LitData: LitGPT's class that reads the shards")
         return value
 
 

@@ -43,7 +43,8 @@ def chunk_names(chunks: I64) -> list[str]:
 
 def token_byte(block: I64, offset: I64, sequence_tokens: int, dtype: str) -> I64:
     """Returns the byte in the chunk file at which token `offset` of `block` begins: int64."""
-    return HEADER_BYTES + (block * sequence_tokens + offset) * np.dtype(dtype).itemsize
+    blocks = np.asarray(block, dtype=np.int64)  # the manifest's columns are int32
+    return HEADER_BYTES + (blocks * sequence_tokens + offset) * np.dtype(dtype).itemsize
 
 
 def header(n_token_bytes: int) -> bytes:

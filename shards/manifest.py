@@ -84,7 +84,7 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Writes a manifest table, all or nothing; the bytes depend on the rows alone."""
     with replacing(path) as partial:
         pq.write_table(
-            table.replace_schema_metadata(None),
+            table.combine_chunks().replace_schema_metadata(None),  # pages end where chunks do
             partial,
             row_group_size=ROW_GROUP_ROWS,
             compression="zstd",

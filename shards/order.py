@@ -47,6 +47,8 @@ class TrainingOrder:
             problems.append(f"{layout} is not made for {topology.ranks} ranks")
         if layout.blocks_per_chunk % topology.micro_batch:
             problems.append(f"{layout} cuts a micro-batch of {topology.micro_batch}")
+        if layout.blocks_per_chunk < 2:
+            problems.append(f"{layout}: litdata needs at least 2 blocks in a chunk")
         if problems:
             raise ValueError("; ".join(problems))
         self.topology = topology
@@ -99,7 +101,15 @@ class TrainingOrder:
         return self.chunk_order[owner], self.block_order[k, place]
 
     def sequences(self, chunk: I64, block: I64) -> I64:
-        """Returns the sequence that lies in each slot: int64, broadcast shape of chunk and block."""
+        """Returns the sequence that lies in each slot: int64, broadcast shape of chunk and block.
+
+        Raises:
+            ValueError: when a slot lies outside the layout.
+        """
+        limits = (self.layout.n_chunks, self.layout.blocks_per_chunk)
+        for what, limit in zip((chunk, block), limits, strict=True):
+            if np.size(what) and (np.min(what) < 0 or np.max(what) >= limit):
+                raise ValueError(f"slots must lie in [0, {limits[0]}) x [0, {limits[1]})")
         owner, k = np.divmod(self._chunk_place[chunk], self.layout.chunks_per_worker)
         rank, worker = np.divmod(owner, self.layout.workers)
         q = k * self.layout.blocks_per_chunk + self._block_turn[k, block]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 KNOWN_LITDATA = ("0.2.59",)
 """litdata versions whose order is proven by the tests; another one may shuffle differently."""
 
+_MAX_SEED = 2**32 - 1  # numpy's RandomState, which litdata seeds with it, takes no more
+
 
 @dataclass(frozen=True)
 class Topology:
@@ -72,12 +74,15 @@ class Topology:
             for name, value, least in self._bounds()
             if value < least
         ]
+        if self.data_seed > _MAX_SEED:
+            found.append(f"data seed is {self.data_seed}: it must be at most {_MAX_SEED}")
+        found = found or self._batch_problems()
         if self.litdata not in KNOWN_LITDATA:
             found.append(
                 f"litdata {self.litdata} may shuffle differently: the order is proven for "
                 f"{', '.join(KNOWN_LITDATA)} only"
             )
-        return found or self._batch_problems()
+        return found
 
     def _bounds(self) -> list[tuple[str, int, int]]:
         return [

@@ -1,0 +1,123 @@
+"""The tokenizer's rule: text stays text, control tokens are explicit, ids are those of `tokenizers`."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from mixctl.injections.encode import load_encoder
+from mixctl.shards.errors import InputError
+from tests.support.workspace import EOD, write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tokenizer(tmp_path_factory.mktemp("tok"))
+
+
+@settings(deadline=None, max_examples=200)
+@given(parts=st.lists(st.sampled_from([EOD, "<s>", "w1 w2", " ", "é", "<|endof", "text|>"]) | st.text(max_size=8)))
+def test_no_text_gives_a_control_token_and_every_text_comes_back(folder, parts):
+    encoder = load_encoder(folder, bos=True)
+    text = "".join(parts)
+    ids = encoder.text(text)
+    assert ids.dtype == np.uint32
+    assert not set(ids.tolist()) & {encoder.eod_id, encoder.bos_id}
+    assert encoder.decode(ids) == text
+
+
+def test_ids_are_those_of_the_library(folder):
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    encoder = load_encoder(folder)
+    for text in ("w1 w2 w3", "hello\n world", "", "ünïcödé ☃"):
+        assert encoder.text(text).tolist() == plain.encode(text, add_special_tokens=False).ids
+    assert plain.encode(EOD).ids == [0], "the library itself would make it the control token"
+
+
+def test_bos_only_when_asked(folder):
+    ids = load_encoder(folder).payloads(["w1"])[0].tolist()
+    assert load_encoder(folder, bos=True).payloads(["w1"])[0].tolist() == [1, *ids]
+    assert load_encoder(folder).bos_id is None
+
+
+def test_a_template_of_the_tokenizer_adds_nothing(folder, tmp_path):
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    raw["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+    raw["truncation"] = {"max_length": 2, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    (tmp_path / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text())
+    expected = load_encoder(folder).text("w1 w2 w3 w4").tolist()
+    assert load_encoder(tmp_path).text("w1 w2 w3 w4").tolist() == expected
+
+
+def test_an_end_token_that_is_not_marked_special_is_still_kept_out_of_text(folder, tmp_path):
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    for token in raw["added_tokens"]:
+        token["special"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": EOD}}))
+    encoder = load_encoder(tmp_path)
+    assert encoder.eod_id not in encoder.text(f"a{EOD}b").tolist()
+
+
+def test_a_tokenizer_that_cannot_keep_text_text_is_refused(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "END": 2, "?": 3}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "END"}')
+    with pytest.raises(InputError, match="turns the text 'END' into the eod token itself"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", "{", "cannot be read as JSON"),
+        ("tokenizer.json", "[]", "must hold a JSON object"),
+        ("tokenizer.json", "{}", "not a tokenizer"),
+        ("tokenizer_config.json", "{}", "no eos_token"),
+        ("tokenizer_config.json", '{"eos_token": "</s>"}', "has no token '</s>'"),
+        ("tokenizer_config.json", '{"eos_token": 5}', "no eos_token"),
+    ],
+)
+def test_broken_folders_name_the_file(folder, tmp_path, name, content, message):
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_text((folder / file).read_text())
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_encoder(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_the_digest_is_of_the_content_and_the_rule(folder, tmp_path):
+    again = write_tokenizer(tmp_path / "same")
+    assert load_encoder(folder).digest == load_encoder(again).digest
+    assert load_encoder(folder).digest != load_encoder(folder, bos=True).digest
+    other = write_tokenizer(tmp_path / "other", vocab_size=500)
+    assert load_encoder(folder).digest != load_encoder(other).digest
+
+
+def test_an_encoder_survives_pickling(folder):
+    encoder = load_encoder(folder)
+    encoder.text("loaded")
+    copy = pickle.loads(pickle.dumps(encoder))
+    assert copy == encoder
+    assert copy.text("w1 w2").tolist() == encoder.text("w1 w2").tolist()
+
+
+def test_ordinary_ids_are_whole_characters_and_no_control_tokens(folder):
+    encoder = load_encoder(folder)
+    ids = encoder.ordinary_ids.tolist()
+    assert 0 not in ids
+    assert 1 not in ids
+    assert all("\ufffd" not in encoder.decode([i]) for i in ids)
+    assert len(ids) > 200

@@ -1,0 +1,157 @@
+"""The command line as a user meets it: exit codes, no traceback, output a script can read."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mixctl.pipeline.cli import cli
+from mixctl.shards.record import read_record
+from tests.support.workspace import canaries, quiz
+
+
+def mixctl(*arguments, **options):
+    """Returns the finished process of a real call."""
+    command = [sys.executable, "-c", "from mixctl.pipeline.cli import main; main()"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_wrong_input_is_exit_code_2_with_one_line_each(workspace):
+    mix = workspace.mix(quiz(itms=1), seed=-1)
+    done = mixctl("build", mix, "--out", workspace.folder / "out")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"error: {mix}: ") for line in lines)
+
+
+def test_wrong_usage_is_exit_code_2():
+    for arguments in (["biuld"], ["build"], ["build", "x.yaml", "--out", "o", "--wrokers", "2"]):
+        done = mixctl(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+    assert "did you mean 'build'?" in mixctl("biuld").stderr
+
+
+def test_a_broken_build_is_exit_code_1(workspace):
+    out = workspace.folder / "out"
+    assert run("build", workspace.mix(quiz()), "--out", out).exit_code == 0
+    path = out / "train" / "chunk-000000.bin"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(bytes(data))
+    done = mixctl("verify", out, "--full")
+    assert done.returncode == 1
+    assert "chunk-000000.bin: its content does not match the digest" in done.stderr
+    assert "Traceback" not in done.stderr
+    (out / "mix.json").unlink()
+    done = mixctl("verify", out)
+    assert done.returncode == 1
+    assert "mix.json: missing" in done.stderr
+
+
+def test_verify_of_nothing_is_exit_code_2(tmp_path):
+    done = mixctl("verify", tmp_path / "no")
+    assert done.returncode == 2
+    assert "is not a finished build" in done.stderr
+
+
+def test_build_prints_the_exact_commands(built, shared):
+    result = run("build", shared.mix(name="built.yaml"), "--out", built, "--control")
+    for name in ("litgpt.yaml", "litgpt-control.yaml"):
+        command = f"LITDATA_DISABLE_VERSION_CHECK=1 litgpt pretrain --config {built.resolve() / name}"
+        assert command in result.output
+    assert f"mixctl verify {built}" in result.output
+
+
+def test_plan_json_is_what_the_build_holds(built, shared):
+    mix = shared.mix(name="built.yaml")
+    plan = json.loads(run("plan", mix, "--json").output)
+    totals = read_record(built).totals
+    for experiment in plan["experiments"]:
+        total = totals[experiment["name"]]
+        assert experiment["placements"] == total.placements
+        assert experiment["tokens"] == total.tokens
+        assert experiment["share"] == total.share
+        assert sum(arm["placements"] for arm in experiment["arms"]) == total.placements
+    assert plan["total"]["tokens"] == sum(t.tokens for t in totals.values())
+    assert mix.with_suffix(".plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plan_of_a_corpus_of_which_only_the_size_is_known(shared):
+    big = shared.mix(canaries(), name="size.yaml", corpus={"tokens": "2M"})
+    assert run("plan", big, "--picture", shared.folder / "size.svg").exit_code == 0
+    assert (shared.folder / "size.svg").read_text().startswith("<?xml")
+    small = shared.mix(canaries(), name="small.yaml", corpus={"tokens": "100K"})
+    done = mixctl("plan", small)
+    assert done.returncode == 2
+    assert "tokens: 100000 are too few: the run and validation need 106080" in done.stderr
+
+
+def test_check_writes_nothing(workspace):
+    mix = workspace.mix()
+    before = sorted(p for p in workspace.folder.rglob("*"))
+    assert "nothing wrong" in run("check", mix).output
+    assert sorted(p for p in workspace.folder.rglob("*")) == before
+
+
+def test_show_marks_the_payload(built):
+    output = run("show", built, "--experiment", "docs", "--item", "d2", "--limit", "2").output
+    assert "docs / d2 copy 0 (x4): step" in output
+    assert "⟦hello <|endoftext|> w" in output.replace("\n", "")
+    assert "2 of 4 placements" in output
+
+
+def test_show_json_and_filters(built):
+    lines = run("show", built, "--experiment", "quiz", "--limit", "1000", "--json").output.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {row["experiment"] for row in rows} == {"quiz"}
+    for row in rows:
+        assert row["payload"].startswith("Question: What is w")
+        assert row["before"].endswith("<|endoftext|>")
+        assert row["after"].startswith("<|endoftext|>")
+    step = rows[0]["step"]
+    at_step = run("show", built, "--step", step, "--json", "--limit", "1000").output.splitlines()
+    assert {json.loads(line)["step"] for line in at_step} == {step}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--experiment", "quizz"], "no experiment 'quizz' (did you mean 'quiz'?)"),
+        (["--step", "201"], "201 is outside the run's steps 1 to 200"),
+        (["--item", "nobody"], "no placement of an item 'nobody'"),
+    ],
+)
+def test_show_of_what_is_not_there(built, arguments, message):
+    done = mixctl("show", built, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_schema_accepts_the_mix_and_names_every_kind(shared):
+    import yaml
+
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(run("schema").output)
+    mix = yaml.safe_load(shared.mix(name="schema.yaml").read_text())
+    jsonschema.Draft202012Validator(schema).validate(mix)
+    mix["experiments"][0]["itms"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(schema).validate(mix)
+
+
+def test_every_command_has_help_with_an_example():
+    for name in ("build", "check", "plan", "show", "verify", "eval", "report", "demo"):
+        result = run(name, "--help")
+        assert result.exit_code == 0
+        assert f"mixctl {name}" in result.output

@@ -1,0 +1,187 @@
+"""Verification finds every flipped byte of every file, and says where."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.files import digest_file
+from mixctl.shards.manifest import write_table
+from mixctl.shards.record import read_record, write_record
+from mixctl.shards.verify import verify
+from mixctl.shards.verify_files import check_files
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    """Returns a copy of the build that says it lives where it does."""
+    out = tmp_path / "copy"
+    shutil.copytree(built, out)
+    for name in ("litgpt.yaml", "litgpt-control.yaml"):
+        text = (out / name).read_text().replace(str(built.resolve()), str(out.resolve()))
+        (out / name).write_text(text)
+    reseal(out)
+    return out
+
+
+def reseal(out):
+    """Writes the digests of the files as they are into mix.json, as a forger would."""
+    record = read_record(out)
+    files = {
+        name: file.model_copy(
+            update={"bytes": (out / name).stat().st_size, "digest": digest_file(out / name)}
+        )
+        for name, file in record.files.items()
+    }
+    write_record(out, record.model_copy(update={"files": files}))
+
+
+def flip(path, byte):
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_sound_build_verifies_and_everything_is_looked_at(built):
+    record = read_record(built)
+    report = verify(built, full=True)
+    geometry = record.geometry
+    assert report.files == len(record.files)
+    assert report.placements == pq.read_metadata(built / "manifest/placements.parquet").num_rows
+    assert report.blocks == geometry.layout().n_blocks
+    per_rank = geometry.layout().n_blocks // geometry.micro_batch
+    val = geometry.val_layout().n_blocks // geometry.micro_batch
+    assert report.batches == 2 * per_rank + val
+    sample = verify(built)
+    assert 0 < sample.batches < report.batches
+
+
+def test_any_flipped_byte_of_any_file_is_found(copy):
+    record = read_record(copy)
+    chance = np.random.default_rng(0)
+    for name in [*sorted(record.files), "mix.json"]:
+        path = copy / name
+        whole = path.read_bytes()
+        places = {0, len(whole) - 1, *chance.integers(0, len(whole), 3).tolist()}
+        for byte in places:
+            flip(path, byte)
+            if name == "mix.json":
+                with pytest.raises(VerificationError) as error:
+                    verify(copy, full=True)
+                assert "mix.json" in str(error.value)
+            else:  # the part of verify that is about files; the whole is tried below
+                findings, _ = check_files(copy, record, full=True)
+                assert any(str(path) in finding for finding in findings), (name, byte)
+            path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train/chunk-000003.bin", "val/chunk-000000.bin", "control/train/chunk-000000.bin"]
+    + ["train/index.json", "manifest/placements.parquet", "litgpt.yaml", "tokenizer/tokenizer.json"],
+)
+def test_verify_full_fails_and_names_the_file(copy, name):
+    flip(copy / name, (copy / name).stat().st_size // 2)
+    with pytest.raises(VerificationError, match=name.replace(".", r"\.")):
+        verify(copy, full=True)
+
+
+def test_missing_extra_and_truncated_files_are_named(copy):
+    (copy / "train/chunk-000001.bin").unlink()
+    (copy / "train/chunk-999999.bin").write_bytes(b"x")
+    with (copy / "val/index.json").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(VerificationError) as error:
+        verify(copy)
+    text = str(error.value)
+    assert "train/chunk-000001.bin: missing" in text
+    assert "train/chunk-999999.bin: not part of the build" in text
+    assert "val/index.json: has" in text
+
+
+def test_a_record_that_lies_consistently_is_still_caught(copy):
+    """Digests resealed after the change: only the meaning is wrong."""
+    path = copy / "manifest/placements.parquet"
+    table = pq.read_table(path)
+    sound = table
+
+    def tampered(column, change):
+        values = sound[column].to_numpy().copy()
+        values[3] += change
+        number = sound.column_names.index(column)
+        return sound.set_column(number, column, pa.array(values, sound.schema.field(column).type))
+
+    for column, message in (
+        ("step", "not where the training order puts its sequence"),
+        ("block", "not where the training order puts its sequence"),
+        ("byte", "not where the training order puts its sequence"),
+        ("length", "the tokens are not the payload|leaves its sequence|totals of"),
+    ):
+        write_table(tampered(column, 1), path)
+        reseal(copy)
+        with pytest.raises(VerificationError, match=message):
+            verify(copy, full=True)
+    write_table(sound.slice(1), path)
+    reseal(copy)
+    with pytest.raises(VerificationError, match="9 copies placed, 10 asked for"):
+        verify(copy)
+
+
+def test_a_changed_base_token_is_found_by_the_twin(copy):
+    """A byte outside every placement, with all digests resealed, differs from the control twin."""
+    record = read_record(copy)
+    rows = pq.read_table(copy / "manifest/placements.parquet").to_pylist()
+    used = {(r["chunk"], r["block"]) for r in rows}
+    chunk, block = next(
+        (f"chunk-{c:06d}.bin", b) for c in range(3) for b in range(50) if (f"chunk-{c:06d}.bin", b) not in used
+    )
+    flip(copy / "train" / chunk, 12 + block * 65 * 2 + 20)
+    blocks = pq.read_table(copy / "manifest/blocks.parquet").to_pylist()
+    data = (copy / "train" / chunk).read_bytes()
+    from mixctl.shards.files import digest_bytes
+
+    for row in blocks:
+        if (row["chunk"], row["block"]) == (chunk, block):
+            row["digest"] = digest_bytes(data[12 + block * 130 :][:130], 8)
+    write_table(pa.Table.from_pylist(blocks, pq.read_schema(copy / "manifest/blocks.parquet")), copy / "manifest/blocks.parquet")
+    reseal(copy)
+    assert record.control
+    with pytest.raises(VerificationError, match="differs from the twin, and nothing was placed there"):
+        verify(copy, full=True)
+
+
+def test_a_config_for_another_topology_is_found(copy):
+    text = (copy / "litgpt.yaml").read_text()
+    (copy / "litgpt.yaml").write_text(text.replace("devices: 1", "devices: 2"))
+    reseal(copy)
+    with pytest.raises(VerificationError, match="devices is 2, the build needs 1"):
+        verify(copy)
+
+
+def test_swapped_chunks_are_found(copy):
+    a, b = copy / "control/train/chunk-000000.bin", copy / "control/train/chunk-000001.bin"
+    one, two = a.read_bytes(), b.read_bytes()
+    a.write_bytes(two)
+    b.write_bytes(one)
+    reseal(copy)
+    with pytest.raises(VerificationError, match="differs from the twin"):
+        verify(copy, full=True)
+
+
+def test_what_is_no_build_is_wrong_input(tmp_path):
+    with pytest.raises(InputError, match="is not a finished build"):
+        verify(tmp_path)
+    with pytest.raises(InputError, match="is not a finished build"):
+        verify(tmp_path / "nowhere")
+
+
+def test_a_record_that_leads_out_of_the_build_is_refused(copy):
+    raw = json.loads((copy / "mix.json").read_text())
+    raw["files"]["../secret"] = {"bytes": 1, "digest": "x"}
+    (copy / "mix.json").write_text(json.dumps(raw))
+    with pytest.raises(VerificationError, match="leaves the build"):
+        verify(copy)
