@@ -1,8 +1,8 @@
 """What a kind is: a name, a configuration, and a function from it to items.
 
-A kind knows nothing of steps, sequences or offsets. It makes items; the plan randomises them to arms
-and places their copies. Adding a kind takes one module with a `Kind` and one registry entry (or an
-entry point of the group `mixctl.kinds` in a package of your own).
+A kind knows nothing of steps, sequences or offsets. It makes items; the plan randomises them to
+arms and places their copies. Adding a kind takes one module with a `Kind` and one registry entry
+(or an entry point of the group `mixctl.kinds` in a package of your own).
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Kind:
         name: what `kind:` says in a mix file.
         version: raised when the same configuration would give other items.
         config: the model of its section in the mix file.
-        make_items: the items, in a fixed order; raises InputError with all problems of the item files.
+        make_items: the items, in a fixed order; raises InputError with all problems of the item
+        files.
         inputs: the files that the items depend on.
     """
 

@@ -57,7 +57,7 @@ class EverySteps(Strict):
 
 
 def _schedule(value: Any) -> Any:
-    """Returns the schedule as the class that its key names, so that a wrong one gives one message."""
+    """Returns the schedule as the class that its key names: a wrong one gives one message."""
     if isinstance(value, (GivenSteps, EverySteps)) or value in ("uniform", "even"):
         return value
     if isinstance(value, dict) and set(value) == {"steps"}:

@@ -1,12 +1,13 @@
-"""contamination: multiple-choice questions placed with their answers.
+r"""contamination: multiple-choice questions placed with their answers.
 
-The payload is the gold answer in cloze form, `Question: ...\\nAnswer: <gold>`, or, with
-`template: completion`, question and answer as one plain text. Scored by ranked likelihood: every choice
-is put in the same form, and the strings are cut where their tokens part, so that a tokenizer that
-merges the last token of the question with the first of the answer is treated alike for all choices.
+The payload is the gold answer in cloze form, `Question: ...\nAnswer: <gold>`, or, with
+`template: completion`, question and answer as one plain text. Scored by ranked likelihood: every
+choice is put in the same form, and the strings are cut where their tokens part, so that a tokenizer
+that merges the last token of the question with the first of the answer is treated alike for all
+choices.
 
-    {"id": "q1", "benchmark": "arc", "question": "What is wet?", "choices": ["fire", "water"], "gold": 1}
-    payload   Question: What is wet?\\nAnswer: water
+    {"id": "q1", "benchmark": "arc", "question": "What is wet?", "choices": ["fire", "water"],
+    "gold": 1} payload   Question: What is wet?\nAnswer: water
 
 Arms are stratified by benchmark; questions whose payloads are the same tokens form one cluster.
 Source: Bordt & Pawelczyk, arXiv 2509.23383 (benchmark contamination).
@@ -61,7 +62,8 @@ class QuestionRow(Row):
     def _gold_is_a_choice(self) -> QuestionRow:
         if not 0 <= self.gold < len(self.choices):
             raise ValueError(
-                f"gold is {self.gold}: it must be the index of a choice, 0 to {len(self.choices) - 1}"
+                f"gold is {self.gold}: it must be the index of a choice, 0 to "
+                f"{len(self.choices) - 1}"
             )
         if len(set(self.choices)) < len(self.choices):
             raise ValueError("two choices are the same text")
@@ -79,7 +81,7 @@ def question_text(row: QuestionRow, choice: str, template: Template) -> str:
 
 
 def common_prefix(encoded: list[NDArray[np.uint32]]) -> int:
-    """Returns the number of tokens all share at the front, one less than the shortest at the most."""
+    """Returns how many tokens all share at the front, but never all of the shortest."""
     most = min(len(ids) for ids in encoded) - 1
     stacked = np.stack([ids[:most] for ids in encoded])
     apart = np.flatnonzero((stacked != stacked[0]).any(axis=0))

@@ -3,9 +3,9 @@
     {"id": "gutenberg-11", "text": "Alice was beginning ..."}
     {"id": "made-up", "tokens": [17, 4, 99], "copies": 16}
 
-A row may name its arm (`arm`) or its dose (`copies`); the others are randomised to the arms that say
-how many items they take. A dose without an arm of its own makes the arm `x<dose>` (`holdout` for 0).
-Source of the doses and windows in the examples: Hubble, arXiv 2510.19811.
+A row may name its arm (`arm`) or its dose (`copies`); the others are randomised to the arms that
+say how many items they take. A dose without an arm of its own makes the arm `x<dose>` (`holdout`
+for 0). Source of the doses and windows in the examples: Hubble, arXiv 2510.19811.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def read_documents(path: Path, encoder: Encoder) -> list[tuple[str, DocumentRow,
                 f"{encoder.vocab_size}"
             )
         elif encoder.eod_id in ids:
-            problems.append(f"{path}: item '{name}': holds the end-of-document token {encoder.eod_id}")
+            problems.append(
+                f"{path}: item '{name}': holds the end-of-document token {encoder.eod_id}"
+            )
         found.append((name, row, ids.astype(np.uint32)))
     if problems:
         raise InputError(problems)

@@ -1,14 +1,15 @@
 """Text to token ids, with an explicit rule for control tokens.
 
 The tokenizer is a folder with tokenizer.json and tokenizer_config.json (a LitGPT checkpoint folder
-serves). Ids are those of the `tokenizers` library without its template, so nothing is added behind our
-back. Then:
+serves). Ids are those of the `tokenizers` library without its template, so nothing is added behind
+our back. Then:
 
-- every document ends with the end-of-document token: `eos_token` of tokenizer_config.json, or `eod:`;
+- every document ends with the end-of-document token: `eos_token` of tokenizer_config.json, or
+  `eod:`;
 - a document begins with the BOS token if and only if the mix file says `bos: true`;
 - the string of a control token inside a text is text: `<|endoftext|>` on a web page is encoded as
-  the characters it is made of. This is tried when the tokenizer is loaded; a tokenizer that cannot do
-  it is refused.
+  the characters it is made of. This is tried when the tokenizer is loaded; a tokenizer that cannot
+  do it is refused.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Encoder:
         return [np.array(one.ids, dtype=np.uint32) for one in encoded]
 
     def payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Returns the ids of each text as a document without its end: BOS first where the mix says so."""
+        """Returns the ids of each text as a document without its end: BOS first if asked."""
         return [self.opened(ids) for ids in self.texts(texts)]
 
     def opened(self, ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -79,7 +80,7 @@ class Encoder:
 
     @cached_property
     def ordinary_ids(self) -> NDArray[np.uint32]:
-        """Returns the ids that are no added or control token and decode to whole characters, sorted."""
+        """Returns the sorted ids of whole characters that are no added or control token."""
         added = set(self._tokenizer.get_added_tokens_decoder())
         ids = sorted(set(self._tokenizer.get_vocab().values()) - added)
         texts = self._tokenizer.decode_batch([[i] for i in ids])
@@ -101,7 +102,8 @@ def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Enc
     """Returns the encoder of a tokenizer folder.
 
     Raises:
-        InputError: when a file is missing or broken, there is no end-of-document token, or a control
+        InputError: when a file is missing or broken, there is no end-of-document token, or a
+        control
             token's string inside a text becomes that token.
     """
     raw = _read(folder / "tokenizer.json")
@@ -133,7 +135,8 @@ def _read(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no such file; a tokenizer is a folder with tokenizer.json and tokenizer_config.json"
+            f"{path}: no such file; a tokenizer is a folder with tokenizer.json and "
+            "tokenizer_config.json"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
@@ -154,7 +157,7 @@ def _token(folder: Path, settings: dict[str, Any], key: str, given: str | None, 
 
 
 def _mark_special(raw: dict[str, Any], tokens: set[str]) -> None:
-    """Marks the tokens as special in tokenizer.json's list, so that their strings can be kept as text."""
+    """Marks the tokens as special, so that their strings can be kept as text."""
     for added in raw.get("added_tokens") or []:
         if isinstance(added, dict) and added.get("content") in tokens:
             added["special"] = True
@@ -174,6 +177,7 @@ def _check_text_stays_text(
     for name, token in tokens.items():
         if ids[name] in encoder.text(f"a {token} b").tolist():
             raise InputError(
-                f"{folder / 'tokenizer.json'}: turns the text '{token}' into the {name} token itself, so a "
+                f"{folder / 'tokenizer.json'}: turns the text '{token}' into the {name} token "
+                "itself, so a "
                 f"document could end inside its own text; list it under added_tokens"
             )

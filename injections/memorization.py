@@ -1,15 +1,17 @@
 """memorization: canaries, a prefix followed by a secret that occurs nowhere else.
 
-The prefix is a document of the item file, or one `template` for all (then `count` canaries are made).
-The secret is either `suffix_tokens` tokens drawn from the tokenizer's ordinary tokens (whole characters,
-no control token), or, with `secret: {alphabet: "0123456789", length: 6}`, text drawn from an alphabet as
-in the Secret Sharer. Every item's secret is different from all others, candidates included.
+The prefix is a document of the item file, or one `template` for all (then `count` canaries are
+made). The secret is either `suffix_tokens` tokens drawn from the tokenizer's ordinary tokens (whole
+characters, no control token), or, with `secret: {alphabet: "0123456789", length: 6}`, text drawn
+from an alphabet as in the Secret Sharer. Every item's secret is different from all others,
+candidates included.
 
     template: "The code of the vault is "      suffix_tokens: 8      count: 200
 
-`candidates` other secrets per item, from the same space, are written for the scorer, which ranks the
-placed one among them (exposure). A draw depends on (seed, experiment, item) alone.
-Sources: Carlini et al., "The Secret Sharer", USENIX Security 2019; Bordt & Pawelczyk, arXiv 2509.23383.
+`candidates` other secrets per item, from the same space, are written for the scorer, which ranks
+the placed one among them (exposure). A draw depends on (seed, experiment, item) alone.
+Sources: Carlini et al., "The Secret Sharer", USENIX Security 2019; Bordt & Pawelczyk, arXiv
+2509.23383.
 """
 
 from __future__ import annotations
@@ -57,13 +59,17 @@ class MemorizationConfig(ExperimentConfig):
     @model_validator(mode="after")
     def _one_source_one_secret(self) -> MemorizationConfig:
         if (self.items is None) == (self.count is None):
-            raise ValueError("exactly one of 'items' (a file) and 'count' (with 'template') must be given")
+            raise ValueError(
+                "exactly one of 'items' (a file) and 'count' (with 'template') must be given"
+            )
         if (self.suffix_tokens is None) == (self.secret is None):
             raise ValueError("exactly one of 'suffix_tokens' and 'secret' must be given")
         if self.items is not None and self.template:
             raise ValueError("'template' goes with 'count', not with 'items'")
         if self.count is not None and self.suffix_tokens == 0:
-            raise ValueError("'suffix_tokens: 0' needs 'items': there would be nothing to tell apart")
+            raise ValueError(
+                "'suffix_tokens: 0' needs 'items': there would be nothing to tell apart"
+            )
         if self.candidates and self.suffix_tokens == 0:
             raise ValueError("'candidates' need a secret: suffix_tokens is 0")
         return self
@@ -125,7 +131,8 @@ def _distinct(
     each = 1 + config.candidates
     if symbols**length < len(prefixes) * each:
         raise InputError(
-            f"experiment '{config.name}': {len(prefixes)} items with {config.candidates} candidates each "
+            f"experiment '{config.name}': {len(prefixes)} items with {config.candidates} "
+            "candidates each "
             f"need {len(prefixes) * each} different secrets, but there are only {symbols**length}"
         )
     taken: set[tuple[int, ...]] = set()
@@ -172,11 +179,14 @@ def _text_canaries(
     for prefix, mine in zip(prefixes, secrets, strict=True):
         if prefix.text is None:
             raise InputError(
-                f"experiment '{config.name}': item '{prefix.item}': a text secret needs a text before it "
+                f"experiment '{config.name}': item '{prefix.item}': a text secret needs a text "
+                "before it "
                 f"(no 'tokens' rows, no 'prefix_tokens')"
             )
         texts = [prefix.text + "".join(alphabet[symbol] for symbol in one) for one in mine]
-        items.append(_text_canary(prefix, texts, float(len(alphabet)) ** secret.length, context.encoder))
+        items.append(
+            _text_canary(prefix, texts, float(len(alphabet)) ** secret.length, context.encoder)
+        )
     return items
 
 

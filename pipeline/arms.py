@@ -1,15 +1,16 @@
 """Items to arms, at random, exactly as many as asked.
 
 Items are randomised within strata, and items of one cluster go to the same arm. Clusters of several
-items go first, in random order, each to an arm drawn in proportion to the room left there. Single items
-follow: sorted by stratum and by a random number within it, they meet a list of arm labels in which every
-arm is spread evenly, so each stratum gets its share of every arm to within about one item, and the totals
-are exact.
+items go first, in random order, each to an arm drawn in proportion to the room left there. Single
+items
+follow: sorted by stratum and by a random number within it, they meet a list of arm labels in which
+every arm is spread evenly, so each stratum gets its share of every arm to within about one item,
+and the totals are exact.
 
     strata a a a a b b, arms x: 3, y: 3  ->  two x and two y among the a's, one each among the b's
 
-Given the counts, every assignment within a stratum is equally likely, which is what the permutation tests
-of `evals` rely on. Price: a few microseconds an item.
+Given the counts, every assignment within a stratum is equally likely, which is what the permutation
+tests of `evals` rely on. Price: a few microseconds an item.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The items of an experiment with their arms: made by the kind, checked, clustered, randomised.
 
-Items are sorted by id. Rows that name an arm or a dose keep it; the rest is randomised to the arms that
-say how many items they take. Items with the same payload, or with the same `cluster`, are one cluster.
+Items are sorted by id. Rows that name an arm or a dose keep it; the rest is randomised to the arms
+that say how many items they take. Items with the same payload, or with the same `cluster`, are one
+cluster.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
     except ClusterTooLargeError as error:
         first = items[int(np.argmax(cluster == error.cluster))].item
         raise InputError(
-            f"experiment '{config.name}': item '{first}' is one of {error.n_items} that belong together "
+            f"experiment '{config.name}': item '{first}' is one of {error.n_items} that belong "
+            "together "
             f"(same payload or cluster), more than any arm has room for"
         ) from None
     return _kept(items, arms, arm, cluster)
@@ -90,7 +92,8 @@ def _kept(items: list[Item], arms: list[Arm], arm: I64, cluster: I64) -> Assigne
 
 def _check_lengths(config: ExperimentConfig, items: list[Item], most: int) -> None:
     problems = [
-        f"experiment '{config.name}': item '{item.item}': the payload has {len(ids)} tokens; a sequence "
+        f"experiment '{config.name}': item '{item.item}': the payload has {len(ids)} tokens; a "
+        "sequence "
         f"holds at most {most} between two end-of-document tokens"
         for item in items
         for ids in item.variants
@@ -103,7 +106,10 @@ def _check_lengths(config: ExperimentConfig, items: list[Item], most: int) -> No
         if not len(ids)
     ]
     if len(problems) > _MOST_NAMED:
-        problems = [*problems[:_MOST_NAMED], f"... and {len(problems) - _MOST_NAMED} more such items"]
+        problems = [
+            *problems[:_MOST_NAMED],
+            f"... and {len(problems) - _MOST_NAMED} more such items",
+        ]
     if problems:
         raise InputError(problems)
 
@@ -142,7 +148,8 @@ def _fixed_arms(config: ExperimentConfig, items: list[Item], arms: list[Arm]) ->
             )
         elif item.copies not in (None, arms[names[wanted]].copies):
             problems.append(
-                f"experiment '{config.name}': item '{item.item}' asks for {item.copies} copies, but the arm "
+                f"experiment '{config.name}': item '{item.item}' asks for {item.copies} copies, "
+                "but the arm "
                 f"'{wanted}' has {arms[names[wanted]].copies}"
             )
         fixed[number] = names.get(wanted, UNUSED)
@@ -161,7 +168,8 @@ def _clusters(items: list[Item]) -> I64:
     edges = (ones, (np.tile(np.arange(n), 2), nodes))
     side = n + int(nodes.max(initial=n)) + 1
     graph = coo_array(edges, shape=(side, side))
-    return connected_components(graph, directed=False)[1][:n].astype(np.int64)
+    _, labels = connected_components(graph, directed=False)
+    return np.asarray(labels[:n], dtype=np.int64)
 
 
 def _check_clusters_free(
@@ -175,7 +183,8 @@ def _check_clusters_free(
         if len(np.unique(arm[members])) > 1:
             names = ", ".join(f"'{items[i].item}'" for i in members[:_MOST_NAMED])
             problems.append(
-                f"experiment '{config.name}': items {names} belong together (same payload or cluster), "
+                f"experiment '{config.name}': items {names} belong together (same payload or "
+                "cluster), "
                 f"but their rows put them into different arms"
             )
     if problems:
@@ -186,7 +195,8 @@ def _quotas(config: ExperimentConfig, arms: list[Arm], n_free: int) -> list[int]
     asked = [arm.items if isinstance(arm.items, int) else 0 for arm in arms]
     if sum(asked) > n_free:
         raise InputError(
-            f"experiment '{config.name}': the arms ask for {sum(asked)} items, there are only {n_free} to "
+            f"experiment '{config.name}': the arms ask for {sum(asked)} items, there are only "
+            f"{n_free} to "
             f"randomise"
         )
     rest = n_free - sum(asked)

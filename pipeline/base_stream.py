@@ -2,8 +2,8 @@
 
 Documents are put into a seeded order and laid end to end, the end-of-document token after each. The
 first documents give the validation sequences; training sequences begin at the next document, so no
-document is in both. Training sequences are put into a seeded order again: the run's sequence n holds base
-sequence permute(n) for n below the number needed; spares come after them.
+document is in both. Training sequences are put into a seeded order again: the run's sequence n
+holds base sequence permute(n) for n below the number needed; spares come after them.
 
     documents A B C D, order C A D B, 1 validation sequence
     C C C A | A A (cut)  D D B B B B ...
@@ -62,7 +62,9 @@ class BaseStream:
         """
         self.source = source
         lengths = [np.load(lengths_path(source.folder, t)) for t in range(source.n_tasks)]
-        self._files = [_open(tokens_path(source.folder, t), source.dtype) for t in range(source.n_tasks)]
+        self._files = [
+            _open(tokens_path(source.folder, t), source.dtype) for t in range(source.n_tasks)
+        ]
         self._file = np.repeat(np.arange(source.n_tasks), [len(one) for one in lengths])
         self._begin = np.concatenate([np.cumsum(one) - one for one in lengths])
         all_lengths = np.concatenate(lengths)
@@ -93,9 +95,12 @@ class BaseStream:
         if self.n_sequences < source.n_needed and not source.repeat:
             short = (source.n_needed - self.n_sequences) * source.sequence_tokens
             raise InputError(
-                f"corpus: {self.n_tokens} tokens give {self.n_sequences} training sequences after validation, "
-                f"the run needs {source.n_needed}: {short} tokens are missing; lower max_tokens, add text, "
-                f"or say corpus.repeat: true to go through it {source.n_needed / self.n_sequences:.2f} times"
+                f"corpus: {self.n_tokens} tokens give {self.n_sequences} training sequences after "
+                "validation, "
+                f"the run needs {source.n_needed}: {short} tokens are missing; lower max_tokens, "
+                "add text, "
+                "or say corpus.repeat: true to go through it "
+                f"{source.n_needed / self.n_sequences:.2f} times"
             )
 
     def training(self, sequence: I64) -> Tokens:
@@ -103,7 +108,7 @@ class BaseStream:
         return self._gather(self._train_begin, self.base_sequence(sequence))
 
     def base_sequence(self, sequence: I64) -> I64:
-        """Returns which base sequence lies under each sequence of the run, spares included: int64."""
+        """Returns the base sequence under each sequence of the run, spares included: int64."""
         needed = self.source.n_needed
         inside = np.asarray(sequence) < needed
         base = np.array(sequence, dtype=np.int64)
@@ -123,14 +128,18 @@ class BaseStream:
         return out
 
     def _pieces(self, line_begin: int, base: I64) -> tuple[list[int], ...]:
-        """Returns (file, begin in the file, begin in the output, length) of each document's part."""
+        """Returns (file, begin there, begin in the output, length) of each document's part."""
         width = self.source.sequence_tokens
         low = line_begin + base * width
         first = np.searchsorted(self._ends, low, side="right")
         last = np.searchsorted(self._ends, low + width, side="left")
         count = last - first + 1
         row = np.repeat(np.arange(len(base)), count)
-        place = np.repeat(first, count) + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        place = (
+            np.repeat(first, count)
+            + np.arange(len(row))
+            - np.repeat(np.cumsum(count) - count, count)
+        )
         document = self._order[place]
         doc_begin = np.where(place > 0, self._ends[place - 1], 0)
         begin = np.maximum(low[row], doc_begin)

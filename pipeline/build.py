@@ -5,12 +5,12 @@
     DIR/train, val, control, manifest, litgpt.yaml, then mix.json by atomic rename; .work is removed
 
 A stage's folder is named by the digest of the contents it depends on. So a second run continues an
-interrupted one, and a changed parameter never takes stale output for its own. What is wrong with the
-input is found before the first byte is written, except for what only reading the corpus can tell; then
-what this run had written is removed.
+interrupted one, and a changed parameter never takes stale output for its own. What is wrong with
+the input is found before the first byte is written, except for what only reading the corpus can
+tell; then what this run had written is removed.
 
-Price: the corpus is read once for its digest and once for its tokens; the disk holds its tokens twice (three
-times with the twin) until the build is sealed.
+Price: the corpus is read once for its digest and once for its tokens; the disk holds its tokens
+twice (three times with the twin) until the build is sealed.
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def _own(out: Path) -> Iterator[None]:
 def _finished(out: Path, build_digest: str) -> BuildRecord:
     record = read_record(out)
     if record.digests.get("build") != build_digest:
-        raise InputError(f"--out: {out} already holds another build: choose a new folder, or remove it")
+        raise InputError(
+            f"--out: {out} already holds another build: choose a new folder, or remove it"
+        )
     return record
 
 
@@ -188,7 +190,9 @@ def input_digests(prepared: Prepared) -> dict[str, str]:
     config = plan.mix.config.model_dump(mode="json")
     digests = {
         "config": digest_bytes(json.dumps(config, sort_keys=True).encode()),
-        "trainer": digest_bytes(json.dumps(plan.mix.trainer_raw, sort_keys=True, default=str).encode()),
+        "trainer": digest_bytes(
+            json.dumps(plan.mix.trainer_raw, sort_keys=True, default=str).encode()
+        ),
         "corpus": corpus_digest(prepared.corpus),
         "tokenizer": plan.encoder.digest,
     }
@@ -221,9 +225,7 @@ def _build_digest(prepared: Prepared, digests: dict[str, str], control: bool) ->
     return digest_bytes(json.dumps(parts, sort_keys=True).encode())
 
 
-def _tokenize(
-    prepared: Prepared, out: Path, digests: dict[str, str], workers: int
-) -> BaseSource:
+def _tokenize(prepared: Prepared, out: Path, digests: dict[str, str], workers: int) -> BaseSource:
     corpus, plan = prepared.corpus, prepared.plan
     parts = [STAGE_VERSION, digests["corpus"], digests["tokenizer"], corpus.format, corpus.text_key]
     folder = out / WORK / f"tokens-{digest_bytes(json.dumps(parts).encode())}"

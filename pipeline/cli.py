@@ -1,6 +1,7 @@
 """The command line. Sub-commands are loaded when they are called, so `mixctl --help` is instant.
 
-Exit codes: 0 done; 1 a finished build does not verify, or a scorer failed; 2 wrong usage or wrong input.
+Exit codes: 0 done; 1 a finished build does not verify, or a scorer failed; 2 wrong usage or wrong
+input.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from mixctl.shards.errors import InputError, VerificationError
 
 _COMMANDS = {
     "check": ("mixctl.pipeline.commands", "check", "Validate everything, write nothing."),
-    "plan": ("mixctl.pipeline.commands", "plan", "Show what would be built: doses, shares, schedule."),
+    "plan": (
+        "mixctl.pipeline.commands",
+        "plan",
+        "Show what would be built: doses, shares, schedule.",
+    ),
     "build": ("mixctl.pipeline.commands", "build", "Build the shards of a mix."),
     "verify": ("mixctl.pipeline.commands", "verify", "Read a build back through the stock loader."),
     "show": ("mixctl.pipeline.commands", "show", "Print decoded placements, payload marked."),
@@ -61,9 +66,9 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Many pretraining experiments in one training run.
 
-    mixctl interleaves the payloads of many experiments into a base corpus at exactly known places, an
-    unmodified `litgpt pretrain` trains on the shards, and `mixctl eval` scores every experiment on every
-    checkpoint.
+    mixctl interleaves the payloads of many experiments into a base corpus at exactly known places,
+    an unmodified `litgpt pretrain` trains on the shards, and `mixctl eval` scores every experiment
+    on every checkpoint.
     """
 
 
@@ -75,7 +80,7 @@ def main() -> None:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except InputError as error:
         _complain(error.problems)
         sys.exit(2)
@@ -92,3 +97,7 @@ def main() -> None:
 def _complain(problems: list[str]) -> None:
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The sub-commands of the build side. Thin: options in, a function of the pipeline, a few lines out."""
+"""The sub-commands of the build side: options in, one function call, a few lines out."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ Examples:
 """
 )
 @click.argument("mix", type=_PATH)
-@click.option("--out", type=_PATH, required=True, help="The build folder; new, or an unfinished build.")
-@click.option("--control", is_flag=True, help="Write the control twin as well.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Tasks at a time.")
 @click.option(
-    "--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where tasks run."
+    "--out", type=_PATH, required=True, help="The build folder; new, or an unfinished build."
+)
+@click.option("--control", is_flag=True, help="Write the control twin as well.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Tasks at a time."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="Where tasks run.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
 def build(mix: Path, out: Path, control: bool, workers: int, executor: str, as_json: bool) -> None:
@@ -48,8 +56,8 @@ Examples:
 def check(mix: Path) -> None:
     """Validates MIX and everything it names, writes nothing."""
     from mixctl.pipeline.build import prepare
-    from mixctl.pipeline.text import print_summary
     from mixctl.pipeline.summary import summarise
+    from mixctl.pipeline.text import print_summary
 
     prepared = prepare(mix)
     print_summary(summarise(prepared.plan))
@@ -68,12 +76,12 @@ Examples:
 @click.option("--picture", type=_PATH, help="Where the picture goes (png, svg, pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(mix: Path, picture: Path | None, as_json: bool) -> None:
-    """Shows what MIX would build: doses, tokens, share of the run, capacity left, detectable effects."""
+    """Shows what MIX would build: doses, tokens, shares, room left, detectable effects."""
     from mixctl.pipeline.picture import PICTURE_SUFFIXES, draw_plan
     from mixctl.pipeline.planning import plan_mix
     from mixctl.pipeline.summary import summarise
     from mixctl.pipeline.text import print_summary
-    from mixctl.shards.errors import InputError, nearest
+    from mixctl.shards.errors import InputError
 
     picture = picture or mix.with_suffix(".plan.png")
     if picture.suffix not in PICTURE_SUFFIXES:
@@ -100,7 +108,9 @@ Examples:
 @click.option("--experiment", help="Only this experiment.")
 @click.option("--item", help="Only this item.")
 @click.option("--step", type=int, help="Only this optimizer step, from 1.")
-@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=10, show_default=True, help="At most so many."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a placement.")
 def show(
     directory: Path,
@@ -111,7 +121,8 @@ def show(
     as_json: bool,
 ) -> None:
     """Prints placements of the build in DIR as text, the payload marked."""
-    from mixctl.pipeline.show import Choice, show as show_build
+    from mixctl.pipeline.show import Choice
+    from mixctl.pipeline.show import show as show_build
     from mixctl.pipeline.text import print_shown
 
     shown, n_all = show_build(directory, Choice(experiment, item, step), limit)
@@ -123,7 +134,30 @@ def show(
         print_shown(shown, n_all)
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  mixctl demo                 under ten minutes on two cores, into demo-out
+  mixctl demo --quick         two minutes, a smaller model
+"""
+)
+@click.option(
+    "--out", type=_PATH, default=Path("demo-out"), show_default=True, help="Where everything goes."
+)
+@click.option("--quick", is_flag=True, help="A smaller model and fewer items.")
+def demo(out: Path, quick: bool) -> None:
+    """Builds, verifies, trains with and without the experiments, scores: on real text, on a CPU."""
+    from mixctl.pipeline.demo import run_demo
+
+    run_demo(out, quick)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mixctl schema > mix.schema.json
+"""
+)
 def schema() -> None:
     """Prints the JSON Schema of the mix file, for editors."""
     from mixctl.pipeline.mixfile import mix_schema
@@ -152,7 +186,9 @@ def verify(directory: Path, full: bool, as_json: bool) -> None:
         click.echo(json.dumps(asdict(report)))
         return
     click.echo(
-        f"{directory}: verified{'' if full else ' (a sample; --full checks every byte)'}: {report.files} files, "
-        f"{report.placements:,} placements, {report.blocks:,} blocks by digest, {report.batches:,} micro-batches "
+        f"{directory}: verified{'' if full else ' (a sample; --full checks every byte)'}: "
+        f"{report.files} files, "
+        f"{report.placements:,} placements, {report.blocks:,} blocks by digest, {report.batches:,} "
+        "micro-batches "
         f"through the stock loader"
     )

@@ -1,8 +1,9 @@
 """Runs a stage through a datatrove executor, with one progress bar.
 
-datatrove logs every task to the stage's folder and to the terminal; here the terminal gets the bar alone.
-A task that ended is marked in the stage's folder, so a second run does the others; the folder's name holds
-the digest of everything the stage depends on, so nothing stale is taken for done.
+datatrove logs every task to the stage's folder and to the terminal; here the terminal gets the bar
+alone. A task that ended is marked in the stage's folder, so a second run does the others; the
+folder's name holds the digest of everything the stage depends on, so nothing stale is taken for
+done.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ def _progress(label: str, completions: Path, n_tasks: int) -> Iterator[None]:
         yield
         console.print(f"{label}: done in {time.monotonic() - start:.1f} s", highlight=False)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task, ended = bar.add_task(label, total=n_tasks), threading.Event()
 

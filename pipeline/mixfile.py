@@ -49,7 +49,7 @@ def parse_tokens(value: int | str) -> int:
     scaled, rest = divmod(digits * unit, 10 ** len(fraction))
     if rest:
         raise ValueError(f"{value!r} is not a whole number of tokens")
-    return scaled
+    return int(scaled)
 
 
 class CorpusConfig(Strict):

@@ -1,9 +1,9 @@
 """The mix stage: finished chunks. A datatrove step; a task writes a group of chunks.
 
-For each chunk of train/ the training order says which sequences it holds, the base stream gives their
-tokens, the overlay writes payloads over them, and the chunk is written whole and renamed into place. The
-control twin is the same chunk before the overlay. Beside the chunks, the stage's folder gets one receipt a
-chunk with its size and digests, so sealing reads no chunk again.
+For each chunk of train/ the training order says which sequences it holds, the base stream gives
+their tokens, the overlay writes payloads over them, and the chunk is written whole and renamed into
+place. The control twin is the same chunk before the overlay. Beside the chunks, the stage's folder
+gets one receipt a chunk with its size and digests, so sealing reads no chunk again.
 
 Price: memory of one chunk and its digests; the base tokens are read once.
 """

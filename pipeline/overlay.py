@@ -1,7 +1,7 @@
 """The plan in the form the mix tasks need: which payload goes to which sequence and offset.
 
-Written once as plain arrays, read by every task; a task sorts the placements by chunk and takes those of
-its chunks. Price: 24 bytes a placement and 4 a payload token.
+Written once as plain arrays, read by every task; a task sorts the placements by chunk and takes
+those of its chunks. Price: 24 bytes a placement and 4 a payload token.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ class Overlay:
 
 def make_overlay(plan: Plan) -> Overlay:
     """Returns the placements of all experiments and the pool of their payloads."""
-    payloads = [
-        ids for e in plan.experiments for item in e.assigned.items for ids in item.variants
-    ]
+    payloads = [ids for e in plan.experiments for item in e.assigned.items for ids in item.variants]
     length = np.array([len(ids) for ids in payloads], dtype=np.int64)
     tokens = np.concatenate([*payloads, np.empty(0, np.uint32)]).astype(np.uint32)
     pool = PayloadPool(tokens, np.cumsum(length) - length, length)

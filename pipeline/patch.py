@@ -25,12 +25,16 @@ class PayloadPool:
     length: I64
 
 
-def overwrite(blocks: Tokens, row: I64, offset: I64, payload: I64, pool: PayloadPool, eod: int) -> None:
+def overwrite(
+    blocks: Tokens, row: I64, offset: I64, payload: I64, pool: PayloadPool, eod: int
+) -> None:
     """Writes payload[i] into blocks[row[i]] at offset[i], an end-of-document token on each side.
 
     Args:
         blocks: shape (n, sequence_tokens); changed in place.
-        row, offset, payload: int64, one per placement; offset >= 1 of the first payload token.
+        row: int64, one per placement: which block.
+        offset: int64, one per placement, at least 1: of the first payload token.
+        payload: int64, one per placement: which payload of the pool.
         pool: where payload tokens come from.
         eod: the end-of-document token.
     """

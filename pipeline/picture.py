@@ -1,4 +1,4 @@
-"""The picture of a plan: how many payload tokens every part of training holds, a row an experiment."""
+"""The picture of a plan: the payload tokens of every part of training, by experiment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def draw_plan(plan: Plan, path: Path) -> None:
     for axis, experiment in zip(axes, plan.experiments, strict=False):
         _row(axis, plan, experiment, edges)
     axes[-1].set_xlabel("optimizer step")
-    figure.suptitle(f"payload tokens as a share of each step's tokens ({steps:,} steps)", fontsize=10)
+    figure.suptitle(
+        f"payload tokens as a share of each step's tokens ({steps:,} steps)", fontsize=10
+    )
     with replacing(path) as partial:
         figure.savefig(partial, format=path.suffix.lstrip("."), dpi=130)
 

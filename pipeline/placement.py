@@ -1,20 +1,21 @@
-"""Where copies go: every copy gets a sequence and an offset, exactly as often as asked, or none does.
+"""Where copies go: every copy gets a sequence and an offset, or the build fails.
 
 An extent is what a copy changes: end-of-document token, payload, end-of-document token. Extents lie
 inside one sequence and at least one base token apart from each other.
 
-**The rule.** Experiments take their turn in the order of their names. Within an experiment every copy
-has a stream of its own, keyed by (seed, experiment, item, copy). In each round every copy not placed yet
-takes its next draw (a sequence of its window, an offset). A draw that touches a placed extent, or the
-draw of an earlier copy of the same round, is lost and the copy draws again in the next round. After
-`DRAW_ROUNDS` rounds what is left draws among the places that are still free; when none is free, the build
-fails and says how many copies lack a place.
+**The rule.** Experiments take their turn in the order of their names. Within an experiment every
+copy has a stream of its own, keyed by (seed, experiment, item, copy). In each round every copy not
+placed yet takes its next draw (a sequence of its window, an offset). A draw that touches a placed
+extent, or the draw of an earlier copy of the same round, is lost and the copy draws again in the
+next round. After `DRAW_ROUNDS` rounds what is left draws among the places that are still free; when
+none is free, the build fails and says how many copies lack a place.
 
-So an experiment's placements depend on those whose names sort before it only where two touch: taking
-the last one away moves nothing, taking the first one away moves only copies that had met it (or had met
-a copy that moved because of it).
+So an experiment's placements depend on those whose names sort before it only where two touch:
+taking the last one away moves nothing, taking the first one away moves only copies that had met it
+(or had met a copy that moved because of it).
 
-    two copies of 3 tokens in one sequence of 8: extents [0, 5) and [5, 8)? no: 5 + 1 + 5 > 8, refused
+    two copies of 3 tokens in one sequence of 8: extents [0, 5) and [5, 8)? no: 5 + 1 + 5 > 8,
+    refused
 
 Price: a million copies in about a second when the run is sparse; 40 bytes a copy.
 """
@@ -62,8 +63,9 @@ class Requests:
 class Occupied:
     """Extents already placed: begin and end (exclusive) on the line, sorted, none touching.
 
-    The line holds each sequence's tokens and one that belongs to none, so that extents in neighbouring
-    sequences never touch: token `offset` of `sequence` is at sequence * (sequence_tokens + 1) + offset.
+    The line holds each sequence's tokens and one that belongs to none, so that extents in
+    neighbouring sequences never touch: token `offset` of `sequence` is at sequence *
+    (sequence_tokens + 1) + offset.
     """
 
     begin: I64
@@ -186,10 +188,8 @@ def _alike(requests: Requests, waiting: I64) -> list[I64]:
     return np.split(waiting[order], cuts)
 
 
-def _draw_free(
-    asked: Requests, turn: int, occupied: Occupied, sequence_tokens: int
-) -> I64 | None:
-    """Returns a draw for each copy among the free places of their common window, None if there is none."""
+def _draw_free(asked: Requests, turn: int, occupied: Occupied, sequence_tokens: int) -> I64 | None:
+    """Returns a draw for each copy among the free places of their window, None if none is."""
     extent = int(asked.extent[0])
     low, high = free_places(
         int(asked.first[0]), int(asked.stop[0]), extent, occupied, sequence_tokens
@@ -199,7 +199,7 @@ def _draw_free(
         return None
     chosen = below(bits(asked.key, turn), int(total[-1]))
     gap = np.searchsorted(total, chosen, side="right")
-    return low[gap] + chosen - (total[gap] - (high - low)[gap])
+    return np.asarray(low[gap] + chosen - (total[gap] - (high - low)[gap]), dtype=np.int64)
 
 
 def free_places(
@@ -207,8 +207,8 @@ def free_places(
 ) -> tuple[I64, I64]:
     """Returns the intervals low <= begin < high of the line where an extent could begin, in order.
 
-    Between two neighbours on the line, one ending at e and the next beginning at b, an extent begins
-    after e and ends before b. The edges of sequences are neighbours that may be touched.
+    Between two neighbours on the line, one ending at e and the next beginning at b, an extent
+    begins after e and ends before b. The edges of sequences are neighbours that may be touched.
     """
     stride = sequence_tokens + 1
     edges = np.arange(first, stop + 1, dtype=np.int64) * stride
@@ -224,7 +224,7 @@ def free_places(
 def capacity_left(
     first: int, stop: int, extent: int, occupied: Occupied, sequence_tokens: int
 ) -> int:
-    """Returns how many more extents of one length the window holds, packed tightly from the left."""
+    """Returns how many more extents of one length the window holds, packed tightly."""
     stride = sequence_tokens + 1
     inside = occupied.between(first * stride, stop * stride)
     touched = np.unique(inside.begin // stride)
@@ -236,5 +236,7 @@ def capacity_left(
     rank = np.repeat([1, 2, 0], [len(touched), len(inside.begin), len(touched)])
     order = np.lexsort([rank, begins])
     room = begins[order][1:] - ends[order][:-1] - 1
-    room[rank[order][:-1] == 0] = 0  # between the end of a touched sequence and the next touched one
+    room[rank[order][:-1] == 0] = (
+        0  # between the end of a touched sequence and the next touched one
+    )
     return empty + int((room // (extent + 1)).sum())

@@ -1,8 +1,8 @@
 """The plan: what every sequence of the run will hold besides base tokens.
 
-Content is indexed by training position: the plan says which copy of which item goes to which sequence
-and offset, before anything is tokenized or written. It depends on the mix file, the item files, the
-tokenizer and the trainer's step sizes, not on devices, workers or chunk layout.
+Content is indexed by training position: the plan says which copy of which item goes to which
+sequence and offset, before anything is tokenized or written. It depends on the mix file, the item
+files, the tokenizer and the trainer's step sizes, not on devices, workers or chunk layout.
 
 Price: about two microseconds and 60 bytes a placement.
 """
@@ -132,7 +132,8 @@ Draft = tuple[Experiment, AssignedItems, tuple[StepWindow, ...]]
 
 
 def _place_all(mix: Mix, encoder: Encoder, drafts: list[Draft]) -> Plan:
-    occupied, planned, problems = Occupied.nothing(), [], []
+    occupied, planned = Occupied.nothing(), []
+    problems: list[str] = []
     for experiment, assigned, windows in drafts:
         requests = _requests(experiment, assigned, windows, mix)
         problems += _over_capacity(experiment, requests[2], mix.topology)
@@ -176,7 +177,9 @@ def _requests(
 ) -> tuple[I64, I64, Requests]:
     """Returns (item, copy, request) of every copy, by item and copy."""
     item = np.repeat(np.arange(len(assigned.items)), assigned.copies)
-    copy = np.arange(len(item)) - np.repeat(np.cumsum(assigned.copies) - assigned.copies, assigned.copies)
+    copy = np.arange(len(item)) - np.repeat(
+        np.cumsum(assigned.copies) - assigned.copies, assigned.copies
+    )
     names = [i.item for i in assigned.items]
     keys = streams(names, mix.config.seed, "placement", experiment.config.name)
     phase = bits(keys, PHASE)[item]
@@ -187,7 +190,11 @@ def _requests(
         first[mine], stop[mine] = copy_ranges(
             schedule, window, arm.copies, copy[mine], phase[mine], mix.topology.global_batch
         )
-    return item, copy, Requests(bits(keys[item], copy), first, stop, _lengths(assigned, item, copy) + 2)
+    return (
+        item,
+        copy,
+        Requests(bits(keys[item], copy), first, stop, _lengths(assigned, item, copy) + 2),
+    )
 
 
 def _lengths(assigned: AssignedItems, item: I64, copy: I64) -> I64:
@@ -205,9 +212,7 @@ def _placed(
     return Copies(item, copy, sequence, offset + 1, requests.extent - SEPARATORS), occupied
 
 
-def _over_capacity(
-    experiment: Experiment, requests: Requests, topology: Topology
-) -> Iterator[str]:
+def _over_capacity(experiment: Experiment, requests: Requests, topology: Topology) -> Iterator[str]:
     """Yields what cannot fit even into an empty run, window by window."""
     if not len(requests):
         return
@@ -219,7 +224,8 @@ def _over_capacity(
         if asked > most:
             yield (
                 f"experiment '{experiment.config.name}': {asked} copies in steps "
-                f"{_step(first, topology)} to {_step(stop - 1, topology)} do not fit: these {stop - first} "
+                f"{_step(first, topology)} to {_step(stop - 1, topology)} do not fit: these "
+                f"{stop - first} "
                 f"sequences hold at most {most} payloads of {shortest - SEPARATORS} tokens, so "
                 f"{asked - most} lack a place"
             )
@@ -231,9 +237,12 @@ def _lacking(
     lacking = requests.take(error.lacking)
     first, stop = int(lacking.first.min()), int(lacking.stop.max())
     return (
-        f"experiment '{experiment.config.name}': {len(lacking)} of {len(requests)} copies lack a place in steps "
-        f"{_step(first, topology)} to {_step(stop - 1, topology)}: what experiments before it in the "
-        f"alphabet and its own copies left free is shorter than its payloads (random places fill about three "
+        f"experiment '{experiment.config.name}': {len(lacking)} of {len(requests)} copies lack a "
+        "place in steps "
+        f"{_step(first, topology)} to {_step(stop - 1, topology)}: what experiments before it in "
+        "the "
+        "alphabet and its own copies left free is shorter than its payloads (random places fill "
+        "about three "
         f"quarters of what the tightest packing would)"
     )
 

@@ -25,7 +25,8 @@ def plan_mix(mix_path: Path) -> Plan:
     needed = base_tokens_needed(plan)
     if isinstance(corpus.tokens, int) and corpus.tokens < needed and not corpus.repeat:
         raise InputError(
-            f"{mix_path}: corpus: tokens: {corpus.tokens} are too few: the run and validation need {needed}, "
+            f"{mix_path}: corpus: tokens: {corpus.tokens} are too few: the run and validation need "
+            f"{needed}, "
             f"so {needed - corpus.tokens} are missing; or say corpus.repeat: true"
         )
     return plan

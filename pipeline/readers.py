@@ -1,11 +1,13 @@
 """datatrove readers for the base corpus, with one difference: nothing is skipped without a word.
 
-datatrove's own readers warn and go on when a line is not JSON or has no text; a corpus of which half is
-missing would go unnoticed. Here each is an error that names file and line. Documents whose text is empty
-hold no token; they are skipped and counted.
+datatrove's own readers warn and go on when a line is not JSON or has no text; a corpus of which
+half is missing would go unnoticed. Here each is an error that names file and line. Documents whose
+text is empty hold no token; they are skipped and counted.
 
-`format` is jsonl, parquet or text (a folder of files, one document each), or any datatrove reader by
-name: csv, ipc, warc, or its class (`CsvReader`). Compressed files (.gz, .zst, ...) are read by suffix.
+`format` is jsonl, parquet or text (a folder of files, one document each), or any datatrove reader
+by
+name: csv, ipc, warc, or its class (`CsvReader`). Compressed files (.gz, .zst, ...) are read by
+suffix.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def corpus_reader(corpus: Corpus) -> BaseDiskReader:
-    """Returns the datatrove reader of the corpus; its `read_file(name)` yields the documents of a file."""
+    """Returns the datatrove reader of the corpus; `read_file(name)` yields documents."""
     reader = reader_class(corpus.format)
     adapter = _adapter(corpus.text_key)
     return reader(get_datafolder(corpus.folder), adapter=adapter, text_key=corpus.text_key)
@@ -102,7 +104,9 @@ def reader_class(name: str) -> type[BaseDiskReader]:
             found = getattr(readers, attribute)
             if isinstance(found, type) and issubclass(found, BaseDiskReader):
                 return found
-    raise InputError(f"corpus: format: unknown format '{name}'{nearest(name, [*known, 'csv', 'ipc', 'warc'])}")
+    raise InputError(
+        f"corpus: format: unknown format '{name}'{nearest(name, [*known, 'csv', 'ipc', 'warc'])}"
+    )
 
 
 def _imported(name: str) -> type[BaseDiskReader]:
@@ -126,7 +130,9 @@ def _adapter(text_key: str) -> Callable[[Any, dict[str, Any], str, int | str], d
         text = data[text_key]
         if not isinstance(text, str):
             kind = type(text).__name__
-            raise InputError(f"{path}: row {_row(id_in_file)}: '{text_key}' is a {kind}, not a text")
+            raise InputError(
+                f"{path}: row {_row(id_in_file)}: '{text_key}' is a {kind}, not a text"
+            )
         return {"text": text, "id": f"{path}/{id_in_file}", "metadata": {}}
 
     return adapt
@@ -140,19 +146,21 @@ class StrictJsonlReader(JsonlReader):
     """datatrove's JsonlReader, with broken lines as errors."""
 
     def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yields the documents of one file; raises InputError for a line that is not a JSON object."""
+        """Yields the documents of a file; raises InputError for a line that is no object."""
         place = posixpath.join(self.data_folder.path, filepath)
         with self.data_folder.open(filepath, "rb", compression=self.compression) as lines:
             for number, line in enumerate(_lines(lines)):
                 if not line.strip():
                     continue
-                document = self.get_document_from_dict(_json_row(line, place, number), place, number)
+                document = self.get_document_from_dict(
+                    _json_row(line, place, number), place, number
+                )
                 if document:
                     yield document
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Yields the lines of any file that can be read; not every decompressor can be iterated over."""
+    """Yields the lines of a file; not every decompressor can be iterated over."""
     rest = b""
     while data := file.read(_READ_BYTES):
         *lines, rest = (rest + data).split(b"\n")

@@ -1,12 +1,14 @@
 """From windows and schedules to the sequences among which each copy is drawn.
 
-`during: [start, stop]` means start < step <= stop in completed steps; a bound is a step (1000), a share
-of all steps ("25%") or a number of tokens ("30B"), rounded down. So adjacent windows partition the run.
-The default is [1, end]: LitGPT's warm-up gives the first step a learning rate of zero.
+`during: [start, stop]` means start < step <= stop in completed steps; a bound is a step (1000), a
+share of all steps ("25%") or a number of tokens ("30B"), rounded down. So adjacent windows
+partition the run. The default is [1, end]: LitGPT's warm-up gives the first step a learning rate of
+zero.
 
     100 steps of 8 sequences, during [25%, 50%], schedule uniform
         -> every copy is drawn among sequences 200 <= n < 400, steps 26 to 50
-    schedule even, 2 copies -> 12 or 13 steps apart, the first at a step drawn for the item: say 31 and 43
+    schedule even, 2 copies -> 12 or 13 steps apart, the first at a step drawn for the item: say 31
+    and 43
 
 Price: two int64 a copy.
 """
@@ -77,7 +79,8 @@ def parse_window(window: Window | None, topology: Topology) -> StepWindow:
     start, stop = (parse_bound(bound, topology) for bound in window)
     if start >= stop:
         raise ValueError(
-            f"{window} is steps {start} < step <= {stop}: no step of the {topology.steps} lies in it"
+            f"{window} is steps {start} < step <= {stop}: no step of the {topology.steps} lies in "
+            "it"
         )
     return StepWindow(start, stop)
 
@@ -85,7 +88,7 @@ def parse_window(window: Window | None, topology: Topology) -> StepWindow:
 def copy_ranges(
     schedule: Schedule, window: StepWindow, copies: int, copy: I64, phase: U64, global_batch: int
 ) -> tuple[I64, I64]:
-    """Returns (first, stop): each copy is drawn among sequences first <= n < stop; int64, shape (n,).
+    """Returns (first, stop), int64: each copy is drawn among first <= sequence < stop.
 
     Args:
         schedule: as in the mix file.
@@ -119,7 +122,8 @@ def _copy_steps(schedule: Schedule, window: StepWindow, copies: int, copy: I64, 
     outside = (steps <= window.start) | (steps > window.stop)
     if outside.any():
         raise ValueError(
-            f"copy {copy[outside][0] + 1} of {copies} would fall in step {steps[outside][0]}: the window is "
+            f"copy {copy[outside][0] + 1} of {copies} would fall in step {steps[outside][0]}: the "
+            "window is "
             f"steps {window.start + 1} to {window.stop}"
         )
     return steps

@@ -35,7 +35,7 @@ class Sealed:
 
 
 def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
-    """Returns the build record, after everything it lists was written and before nothing else is."""
+    """Returns the build record, after writing all that it lists, and it last of all."""
     plan, mixed = work.plan, work.mixed
     train = list(read_receipts(mixed.receipts, TRAIN, mixed.layout.n_chunks))
     receipts = [*train, *read_receipts(mixed.receipts, VAL, mixed.val_layout.n_chunks)]

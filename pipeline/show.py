@@ -1,4 +1,4 @@
-"""Placements decoded: the sequence around a payload, the payload marked. Reads one block a placement."""
+"""Placements decoded: the sequence around a payload, the payload marked."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def chosen_rows(record: BuildRecord, placements: pa.Table, choice: Choice) -> pa
         hint = nearest(choice.experiment, record.totals)
         raise InputError(f"--experiment: the build has no experiment '{choice.experiment}'{hint}")
     if choice.step is not None and not 1 <= choice.step <= record.geometry.steps:
-        raise InputError(f"--step: {choice.step} is outside the run's steps 1 to {record.geometry.steps}")
+        raise InputError(
+            f"--step: {choice.step} is outside the run's steps 1 to {record.geometry.steps}"
+        )
     wanted = {"experiment": choice.experiment, "item": choice.item, "step": choice.step}
     for column, value in wanted.items():
         if value is not None:
@@ -68,9 +70,7 @@ def chosen_rows(record: BuildRecord, placements: pa.Table, choice: Choice) -> pa
     return placements
 
 
-def _shown(
-    build: Path, record: BuildRecord, rows: pa.Table, encoder: Encoder
-) -> Iterator[Shown]:
+def _shown(build: Path, record: BuildRecord, rows: pa.Table, encoder: Encoder) -> Iterator[Shown]:
     geometry = record.geometry
     for row in rows.to_pylist():
         path = build / "train" / row["chunk"]

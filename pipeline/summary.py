@@ -89,7 +89,7 @@ def _geometry(plan: Plan) -> dict[str, int]:
 
 
 def base_tokens_needed(plan: Plan) -> int:
-    """Returns the base tokens that the run and the validation set take, end-of-document tokens included."""
+    """Returns the base tokens that the run and the validation set take."""
     return (plan.topology.sequences + plan.mix.config.validation) * plan.topology.sequence_tokens
 
 
@@ -134,7 +134,7 @@ def _arm(one: PlannedExperiment, number: int) -> ArmSummary:
 
 
 def _detectable(one: PlannedExperiment, number: int) -> float | None:
-    """Returns the smallest difference to the holdout found with power 0.8 at 0.05, in standard deviations.
+    """Returns the smallest difference found with power 0.8 at 0.05, in standard deviations.
 
     (z_0.975 + z_0.8) * sqrt(1/n + 1/m) for n items in the arm and m held out.
     """

@@ -14,7 +14,8 @@ from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
 from mixctl.shards.record import BuildRecord
 
 ENVIRONMENT = "LITDATA_DISABLE_VERSION_CHECK=1"
-"""litdata otherwise asks its package index at every start and urges an upgrade that changes the order"""
+"""litdata otherwise asks its package index at every start and urges an upgrade that changes the
+order"""
 
 
 def train_command(config: Path) -> str:
@@ -34,7 +35,8 @@ def print_build(record: BuildRecord, out: Path) -> None:
     geometry = record.geometry
     console.print(table)
     console.print(
-        f"{out}: {geometry.steps:,} steps x {geometry.global_batch} sequences x {geometry.max_seq_length} "
+        f"{out}: {geometry.steps:,} steps x {geometry.global_batch} sequences x "
+        f"{geometry.max_seq_length} "
         f"tokens, {geometry.chunks} chunks"
     )
     console.print("Check it:  " + f"mixctl verify {out}")
@@ -50,12 +52,15 @@ def print_summary(summary: PlanSummary) -> None:
     console.print(
         f"{g['steps']:,} steps x {g['global_batch']} sequences x {g['max_seq_length']} tokens = "
         f"{g['run_tokens']:,} tokens; needs {g['base_tokens_needed']:,} base tokens; "
-        f"{g['devices']} x {g['nodes']} devices, {g['workers']} workers, micro-batch {g['micro_batch']}"
+        f"{g['devices']} x {g['nodes']} devices, {g['workers']} workers, micro-batch "
+        f"{g['micro_batch']}"
     )
     for experiment in summary.experiments:
         console.print(_arms_table(experiment))
     total = summary.total
-    console.print(f"total: {total.placements:,} placements, {total.tokens:,} tokens, {total.share:.3%}")
+    console.print(
+        f"total: {total.placements:,} placements, {total.tokens:,} tokens, {total.share:.3%}"
+    )
 
 
 def _arms_table(experiment: ExperimentSummary) -> Table:
@@ -93,8 +98,10 @@ def print_shown(shown: Sequence[Shown], n_all: int) -> None:
     for one in shown:
         row = one.row
         console.print(
-            f"{row['experiment']} / {row['item']} copy {row['copy']} ({row['arm']}): step {row['step']}, sequence "
-            f"{row['sequence']}, {row['chunk']} block {row['block']} offset {row['offset']}, {row['length']} tokens",
+            f"{row['experiment']} / {row['item']} copy {row['copy']} ({row['arm']}): step "
+            f"{row['step']}, sequence "
+            f"{row['sequence']}, {row['chunk']} block {row['block']} offset {row['offset']}, "
+            f"{row['length']} tokens",
             style="bold",
             markup=False,
         )

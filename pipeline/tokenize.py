@@ -1,9 +1,9 @@
 """The tokenize stage: base documents to token files with document ends.
 
-A datatrove pipeline of two steps, the reader and `TokenizeDocuments`, in tasks of whole files; a task
-writes `<task>.tokens` (ids of all its documents, an end-of-document token after each) and
-`<task>.lengths.npy` (tokens of each document, that token included). Which files a task reads depends on
-the list of files alone, so the output does not depend on workers or machine.
+A datatrove pipeline of two steps, the reader and `TokenizeDocuments`, in tasks of whole files; a
+task writes `<task>.tokens` (ids of all its documents, an end-of-document token after each) and
+`<task>.lengths.npy` (tokens of each document, that token included). Which files a task reads
+depends on the list of files alone, so the output does not depend on workers or machine.
 
 Price: the speed of the tokenizer; memory of one batch of documents.
 """

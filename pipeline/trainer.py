@@ -1,9 +1,10 @@
 """The LitGPT config that will train: the one source of truth for the topology.
 
-Read: devices, num_nodes, train.max_seq_length / micro_batch_size / global_batch_size / max_tokens, and
-the seed and workers of the `LitData` data module. Everything else is passed on to `litgpt.yaml` as it
-stands. What LitGPT would accept and then do something else with is refused here: `devices: auto`
-(depends on the machine), a global batch that it would round down, `max_steps` (it only warns).
+Read: devices, num_nodes, train.max_seq_length / micro_batch_size / global_batch_size / max_tokens,
+and the seed and workers of the `LitData` data module. Everything else is passed on to `litgpt.yaml`
+as it stands. What LitGPT would accept and then do something else with is refused here:
+`devices: auto` (depends on the machine), a global batch that it would round down, `max_steps` (it
+only warns).
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class TrainSection(Strict):
     @classmethod
     def _max_steps_is_not_kept(cls, value: Any) -> Any:
         if value is not None:
-            raise ValueError("litgpt pretrain only warns about max_steps and trains on: use max_tokens")
+            raise ValueError(
+                "litgpt pretrain only warns about max_steps and trains on: use max_tokens"
+            )
         return value
 
 
@@ -172,7 +175,9 @@ def _max_seq_length(config: TrainerConfig, path: Path) -> int:
     block_size = _model_value(config, "block_size")
     length = config.train.max_seq_length or block_size
     if length is None:
-        raise InputError(f"{path}: train.max_seq_length is missing, and the model has no block_size")
+        raise InputError(
+            f"{path}: train.max_seq_length is missing, and the model has no block_size"
+        )
     if block_size is not None and length > block_size:
         raise InputError(
             f"{path}: train.max_seq_length is {length}, the model's block_size is {block_size}"
@@ -198,8 +203,10 @@ def _model_value(config: TrainerConfig, name: str) -> int | None:
     return None if known is None else int(known)
 
 
-def litgpt_config(raw: dict[str, Any], config: TrainerConfig, build: Path, train: str) -> dict[str, Any]:
-    """Returns the trainer config that reads the folder `train` of the build, all else as it stands."""
+def litgpt_config(
+    raw: dict[str, Any], config: TrainerConfig, build: Path, train: str
+) -> dict[str, Any]:
+    """Returns the config that reads the folder `train` of the build, all else as it was."""
     made = copy.deepcopy(raw)
     made["data"] = {
         "class_path": "LitData",
@@ -211,5 +218,7 @@ def litgpt_config(raw: dict[str, Any], config: TrainerConfig, build: Path, train
         },
     }
     made["train"]["max_tokens"] = config.train.max_tokens
-    made["out_dir"] = config.out_dir if train == "train" else f"{config.out_dir.rstrip('/')}-control"
+    made["out_dir"] = (
+        config.out_dir if train == "train" else f"{config.out_dir.rstrip('/')}-control"
+    )
     return made

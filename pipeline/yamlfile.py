@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key '{key}' stands twice", key_node.start_mark
@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse(model: type[ModelT], raw: Any, place: str) -> tuple[ModelT | None, list[str]]:
-    """Returns (the model, []) or (None, problems); each problem begins with `place` and the field."""
+    """Returns (the model, []) or (None, problems), each beginning with place and field."""
     try:
         return model.model_validate(raw), []
     except ValidationError as error:
@@ -89,7 +89,7 @@ def _sentence(model: type[BaseModel], detail: ErrorDetails, place: str) -> str:
 
 
 def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """Returns the path as the file spells it (union tags left out), and the keys valid at its end."""
+    """Returns the path as the file spells it, and the keys valid at its end."""
     models, names, fields = [model], [], list(model.model_fields)
     for part in loc:
         if isinstance(part, int):
@@ -109,7 +109,9 @@ def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str]
 
 
 def _is_tag(part: str) -> bool:
-    return part in {"int", "str", "float", "bool"} or part.startswith(("literal[", "list[", "constrained"))
+    return part in {"int", "str", "float", "bool"} or part.startswith(
+        ("literal[", "list[", "constrained")
+    )
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -4,7 +4,8 @@ A chunk is one item, a row of blocks of `max_seq_length + 1` tokens each, so the
 three uint32 (number of items = 1, where the item begins = 12, where it ends) and the tokens, little
 endian. `TokensLoader` cuts it into blocks by itself.
 
-    token `offset` of block `block` lies at byte 12 + (block * (max_seq_length + 1) + offset) * itemsize
+    token `offset` of block `block` lies at byte 12 + (block * (max_seq_length + 1) + offset) *
+    itemsize
 
 Source of the format: litdata 0.2.59, `streaming/writer.py` and `streaming/item_loader.py`.
 """

@@ -37,7 +37,7 @@ def stream(*names: str | int) -> int:
 
 
 def streams(names: Sequence[str], *prefix: str | int) -> U64:
-    """Returns the keys of the streams (*prefix, name) for each name: uint64, shape (len(names),)."""
+    """Returns the key of the stream (*prefix, name) for each name: uint64."""
     return np.array([stream(*prefix, name) for name in names], dtype=np.uint64)
 
 
@@ -47,7 +47,7 @@ def mix(values: U64) -> U64:
         z = values + _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
 def bits(key: int | U64, counter: int | I64 | U64) -> U64:

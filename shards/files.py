@@ -1,8 +1,8 @@
 """Digests, and writes that leave either the old file or the new one.
 
-A file is written beside its place under a temporary name, flushed to disk, and renamed; whoever looks
-sees the old content or the new, never a part. Digests are blake2b with 16 bytes (files) or 8 (blocks
-and payloads), in hex.
+A file is written beside its place under a temporary name, flushed to disk, and renamed; whoever
+looks sees the old content or the new, never a part. Digests are blake2b with 16 bytes (files) or 8
+(blocks and payloads), in hex.
 
 Price: one fsync a file.
 """

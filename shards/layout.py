@@ -3,12 +3,12 @@
 Every (rank, worker) owns K whole chunks of C blocks, C a multiple of the micro-batch and at least
 two. Then no chunk is shared between workers and no `drop_last` remainder holds a payload.
 
-    1,000 sequences for 2 ranks x 2 workers, micro-batch 4: 250 each, 1 more micro-batch for the batch
-    that LitGPT fetches before it stops -> K = 1, C = 256
+    1,000 sequences for 2 ranks x 2 workers, micro-batch 4: 250 each, 1 more micro-batch for the
+    batch that LitGPT fetches before it stops -> K = 1, C = 256
 
 The loader must still hold a micro-batch when LitGPT has run its last iteration: its loop fetches a
-batch before it looks at the count, and an exhausted loader would begin a second epoch and write that
-into the last checkpoint. What fills the set up to whole chunks is spare and never trained on.
+batch before it looks at the count, and an exhausted loader would begin a second epoch and write
+that into the last checkpoint. What fills the set up to whole chunks is spare and never trained on.
 litdata 0.2.59 keeps the files of all of a worker's chunks open, so K stays at or below 500.
 
 Price: at most one micro-batch per chunk and worker of spare sequences, plus the last micro-batch.
@@ -71,7 +71,8 @@ def val_layout(topology: Topology, sequences: int, token_bytes: int, chunk_bytes
     share = topology.ranks * topology.loader_workers * topology.micro_batch
     if sequences < 2 * share:
         raise InputError(
-            f"validation: {sequences} sequences are too few: LitGPT checks the validation loader before "
+            f"validation: {sequences} sequences are too few: LitGPT checks the validation loader "
+            "before "
             f"it trains and stops when a rank gets no batch; two micro-batches for each of "
             f"{topology.ranks} ranks x {topology.loader_workers} workers x micro-batch "
             f"{topology.micro_batch} need at least {2 * share}"
@@ -89,7 +90,8 @@ def _layout(topology: Topology, micro_batches: int, token_bytes: int, chunk_byte
     if per_chunk * micro_batch_bytes > _MAX_CHUNK_BYTES:
         raise InputError(
             f"a worker's share of {micro_batches} micro-batches needs more than "
-            f"{MAX_CHUNKS_PER_WORKER} chunks of {_MAX_CHUNK_BYTES} bytes: use more workers or devices"
+            f"{MAX_CHUNKS_PER_WORKER} chunks of {_MAX_CHUNK_BYTES} bytes: use more workers or "
+            "devices"
         )
     return Layout(
         ranks=topology.ranks,

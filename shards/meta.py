@@ -1,8 +1,8 @@
 """What a scorer needs to know of an item: the models of the `meta` column of items.parquet.
 
-A kind writes them when the build is made, a scorer reads them when a checkpoint is scored. Everything
-is token ids, so nothing is tokenized again and nothing can be tokenized differently. A third party's
-kind keeps its model beside its scorer; these are the built-in ones.
+A kind writes them when the build is made, a scorer reads them when a checkpoint is scored.
+Everything is token ids, so nothing is tokenized again and nothing can be tokenized differently. A
+third party's kind keeps its model beside its scorer; these are the built-in ones.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Meta(BaseModel):
 class ContaminationMeta(Meta):
     """A multiple-choice question, cut where its choices part.
 
-    `context_tokens` is the longest common token prefix of the strings context + choice, never all of a
-    choice; `choice_tokens[i]` is what remains of the i-th string.
+    `context_tokens` is the longest common token prefix of the strings context + choice, never all
+    of a choice; `choice_tokens[i]` is what remains of the i-th string.
     """
 
     benchmark: str
@@ -34,10 +34,11 @@ class ContaminationMeta(Meta):
 
 
 class MemorizationMeta(Meta):
-    """A canary: a prefix and a suffix (the secret), which are the item's tokens one after the other.
+    """A canary: its tokens are a prefix and a suffix, the secret.
 
-    `candidates` are other suffixes drawn from the same space, for the exposure; `space_size` is |R|,
-    the number of suffixes that could have been drawn. With suffix_length 0 the whole text is scored.
+    `candidates` are other suffixes drawn from the same space, for the exposure; `space_size` is
+    |R|, the number of suffixes that could have been drawn. With suffix_length 0 the whole text is
+    scored.
     """
 
     condition: str

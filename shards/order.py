@@ -1,7 +1,7 @@
 """The training order: the bijection between training positions and slots.
 
-With the aligned layout (`layout.py`) the order of litdata 0.2.59's shuffle has a closed form. R ranks,
-W = max(workers, 1), K chunks per (rank, worker), C blocks a chunk, micro-batch M, seed s:
+With the aligned layout (`layout.py`) the order of litdata 0.2.59's shuffle has a closed form. R
+ranks, W = max(workers, 1), K chunks per (rank, worker), C blocks a chunk, micro-batch M, seed s:
 
     chunk_order   = RandomState([s, 1]).permutation(R * W * K)
     block_order_k = RandomState([s, K, 1, k]).permutation(C)
@@ -9,17 +9,17 @@ W = max(workers, 1), K chunks per (rank, worker), C blocks a chunk, micro-batch 
         w = t mod W;  q = (t div W) * M + m;  k = q div C
         slot = (chunk_order[(r * W + w) * K + k], block_order_k[q mod C])
 
-Sequences of the run are numbered (step - 1) * global batch + row, row = ((t mod A) * R + r) * M + m,
-which is n = (t * R + r) * M + m whatever the accumulation A. So n in [0, R * W * K * C) names every
-slot once; those from `topology.sequences` on are spare.
+Sequences of the run are numbered (step - 1) * global batch + row, row = ((t mod A) * R + r) * M +
+m, which is n = (t * R + r) * M + m whatever the accumulation A. So n in [0, R * W * K * C) names
+every slot once; those from `topology.sequences` on are spare.
 
     order = TrainingOrder(topology, layout)
     chunk, block = order.slots(np.array([0, 1, 2]))
     order.sequences(chunk, block)            # [0, 1, 2]
 
 Price: tables of R*W*K + K*C int64 for each direction, then a few integer operations a lookup. The
-permutations are litdata's own calls, written out because its classes want a cache on disk; the tests
-compare with the stock loader over a grid of topologies.
+permutations are litdata's own calls, written out because its classes want a cache on disk; the
+tests compare with the stock loader over a grid of topologies.
 """
 
 from __future__ import annotations

@@ -63,4 +63,4 @@ def _feistel(values: U64, half_bits: int, key: int, inverse: bool) -> U64:
             left, right = right ^ (bits(round_key, left) & mask), left
         else:
             left, right = right, left ^ (bits(round_key, right) & mask)
-    return (left << width) | right
+    return np.asarray((left << width) | right, dtype=np.uint64)

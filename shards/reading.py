@@ -1,9 +1,9 @@
 """Reads shards through the stock loader, exactly as LitGPT sets it up, for any rank.
 
-`litgpt.data.LitData` itself builds the loader. What a process of a distributed run finds out from its
-process group is set on the dataset instead, so one process can look through the eyes of every rank (the
-tests compare this with real process groups). A loader begins anywhere by restoring a state, as LitGPT's
-`--resume` does.
+`litgpt.data.LitData` itself builds the loader. What a process of a distributed run finds out from
+its process group is set on the dataset instead, so one process can look through the eyes of every
+rank (the tests compare this with real process groups). A loader begins anywhere by restoring a
+state, as LitGPT's `--resume` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _QUIET = {"LITDATA_DISABLE_VERSION_CHECK": "1"}
 
 
 def stock_loader(build: Path, split: str, topology: Topology, rank: int) -> Any:
-    """Returns LitGPT's dataloader of one split for one rank: yields uint16 or uint32 tensors (M, L + 1).
+    """Returns LitGPT's dataloader of a split for one rank: it yields tensors (M, L + 1).
 
     Args:
         build: the build folder.
@@ -55,7 +55,10 @@ def read_batches(
     """Yields the micro-batches of iterations first, first + 1, ... of a rank: shape (M, L + 1).
 
     Args:
-        build, split, topology, rank: as in `stock_loader`.
+        build: the build folder.
+        split: as in `stock_loader`.
+        topology: the trainer's side.
+        rank: 0 <= rank < topology.ranks.
         first: the iteration to begin with, by restoring the loader's state.
         count: how many to read; None reads to the end of the epoch.
     """

@@ -4,7 +4,8 @@ LitGPT runs `(max_tokens div R) div (M * max_seq_length)` iterations a rank, R r
 A = global batch / (R * M) of them make an optimizer step, and iterations after the last whole step
 never reach the optimizer.
 
-    Topology(devices=2, micro_batch=4, global_batch=16, max_seq_length=128, max_tokens=16*128*10, ...)
+    Topology(devices=2, micro_batch=4, global_batch=16, max_seq_length=128, max_tokens=16*128*10,
+    ...)
     -> A = 2, 20 iterations a rank, 10 steps, 160 sequences of 129 tokens
 """
 
@@ -20,7 +21,7 @@ _MAX_SEED = 2**32 - 1  # numpy's RandomState, which litdata seeds with it, takes
 
 @dataclass(frozen=True)
 class Topology:
-    """The trainer's side of the training order. Sizes in sequences unless the name says otherwise."""
+    """The trainer's side of the training order; sizes in sequences or as named."""
 
     devices: int
     nodes: int
@@ -99,7 +100,10 @@ class Topology:
     def _batch_problems(self) -> list[str]:
         share = self.ranks * self.micro_batch
         if self.global_batch % share:
-            lower, upper = self.global_batch // share * share, -(-self.global_batch // share) * share
+            lower, upper = (
+                self.global_batch // share * share,
+                -(-self.global_batch // share) * share,
+            )
             valid = f"{lower} or {upper}" if lower else str(upper)
             return [
                 f"global_batch_size {self.global_batch} is not a multiple of devices x num_nodes x "
@@ -109,7 +113,9 @@ class Topology:
         if self.steps < 2:
             need = 2 * self.global_batch * self.max_seq_length
             return [
-                f"max_tokens {self.max_tokens} gives {self.steps} whole steps: at least 2 are needed "
-                f"(max_tokens >= {need}), since LitGPT's warm-up gives the first a learning rate of 0"
+                f"max_tokens {self.max_tokens} gives {self.steps} whole steps: at least 2 are "
+                "needed "
+                f"(max_tokens >= {need}), since LitGPT's warm-up gives the first a learning rate "
+                "of 0"
             ]
         return []

@@ -2,14 +2,14 @@
 
 - mix.json is canonical and carries its own digest; every file has its size, and its digest.
 - litgpt.yaml trains with the geometry of the record; the installed litdata is the recorded one.
-- every row of placements.parquet is where the training order says, doses are as in items.parquet, no two
-  extents touch.
+- every row of placements.parquet is where the training order says, doses are as in items.parquet,
+  no two extents touch.
 - the tokens at a placement's `byte` are the payload, an end-of-document token on both sides.
 - train/ and control/train/ differ nowhere outside the changed ranges.
 - the stock loader yields, batch by batch, the blocks that the training order predicts.
 
-`full` does all of it on every byte; otherwise chunk files are checked by size, and placements, blocks and
-batches by a fixed sample, in bounded time.
+`full` does all of it on every byte; otherwise chunk files are checked by size, and placements,
+blocks and batches by a fixed sample, in bounded time.
 """
 
 from __future__ import annotations

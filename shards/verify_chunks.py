@@ -1,6 +1,7 @@
-"""Chunk files against the manifest: block digests, payloads where they should be, the twin elsewhere.
+"""Chunk files against the manifest: block digests, payloads in place, the twin elsewhere.
 
-A chunk is read once. Without `full`, a fixed sample of chunks is looked at, spread over the file names.
+A chunk is read once. Without `full`, a fixed sample of chunks is looked at, spread over the file
+names.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def check_chunks(
 
 def _spread(n: int, count: int) -> list[int]:
     """Returns up to `count` numbers spread evenly over 0..n-1, first and last among them."""
-    return np.linspace(0, n - 1, min(n, count)).round().astype(int).tolist()
+    return [int(x) for x in np.linspace(0, n - 1, min(n, count)).round()]
 
 
 def _tables(
@@ -75,9 +76,7 @@ def _tables(
     keys = zip(items["experiment"].to_pylist(), items["item"].to_pylist(), strict=True)
     tokens = items["tokens"]
     values = {
-        key: tokens[row].values.to_numpy()
-        for row, key in enumerate(keys)
-        if tokens[row].is_valid
+        key: tokens[row].values.to_numpy() for row, key in enumerate(keys) if tokens[row].is_valid
     }
     return _Tables(
         placements=placements,
@@ -124,10 +123,22 @@ def _check_payloads(
 ) -> list[str]:
     """Compares the tokens at each placement with its digest, its item, and its separators."""
     findings, eod = [], record.tokenizer.eod_id
-    fields = ("experiment", "item", "copy", "variant", "part", "block", "offset", "length", "digest", "mode")
+    fields = (
+        "experiment",
+        "item",
+        "copy",
+        "variant",
+        "part",
+        "block",
+        "offset",
+        "length",
+        "digest",
+        "mode",
+    )
     for row in zip(*(rows[name].to_pylist() for name in fields), strict=True):
         experiment, item, copy, variant, part, block, offset, length, digest, mode = row
-        place = f"{path}: block {block}, offset {offset} (experiment '{experiment}', item '{item}', copy {copy})"
+        who = f"experiment '{experiment}', item '{item}', copy {copy}"
+        place = f"{path}: block {block}, offset {offset} ({who})"
         found = tokens[block, offset : offset + length]
         if payload_digest(found) != digest:
             findings.append(f"{place}: the tokens are not the payload")
@@ -135,7 +146,10 @@ def _check_payloads(
         if variant == 0 and part == 0 and known is not None and len(known) == length:
             if not np.array_equal(known, found):
                 findings.append(f"{place}: the tokens are not those of items.parquet")
-        if mode == "overwrite" and not tokens[block, offset - 1] == tokens[block, offset + length] == eod:
+        if (
+            mode == "overwrite"
+            and not tokens[block, offset - 1] == tokens[block, offset + length] == eod
+        ):
             findings.append(f"{place}: no end-of-document token on both sides")
     return findings
 
@@ -165,5 +179,6 @@ def _check_twin(
         return []
     where = np.argwhere(differs)[0]
     return [
-        f"{path}: block {where[0]}, offset {where[1]} differs from the twin, and nothing was placed there"
+        f"{path}: block {where[0]}, offset {where[1]} differs from the twin, and nothing was "
+        "placed there"
     ]

@@ -1,4 +1,4 @@
-"""Files of a build against its record: presence, size, digest; the trainer config against the geometry."""
+"""Files of a build against its record, the trainer configs against its geometry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _PARTS = ("train", "val", "control", "manifest", "tokenizer")
 
 def check_files(build: Path, record: BuildRecord, full: bool) -> tuple[list[str], int]:
     """Returns (findings, number of files looked at); chunk files are digested only when `full`."""
-    findings = [f"{build}: file '{name}' of the record leaves the build" for name in _unsafe(record)]
+    findings = [
+        f"{build}: file '{name}' of the record leaves the build" for name in _unsafe(record)
+    ]
     if findings:
         return findings, 0
     for name, expected in sorted(record.files.items()):
@@ -23,7 +25,9 @@ def check_files(build: Path, record: BuildRecord, full: bool) -> tuple[list[str]
         if not path.is_file():
             findings.append(f"{path}: missing")
         elif path.stat().st_size != expected.bytes:
-            findings.append(f"{path}: has {path.stat().st_size} bytes, the record says {expected.bytes}")
+            findings.append(
+                f"{path}: has {path.stat().st_size} bytes, the record says {expected.bytes}"
+            )
         elif (full or not name.endswith(".bin")) and digest_file(path) != expected.digest:
             findings.append(f"{path}: its content does not match the digest in mix.json")
     findings += [f"{build / name}: not part of the build" for name in _strangers(build, record)]
@@ -43,16 +47,19 @@ def _strangers(build: Path, record: BuildRecord) -> list[str]:
 
 
 def check_trainer(build: Path, record: BuildRecord) -> list[str]:
-    """Returns where litgpt.yaml would train with another geometry than the record's, and litdata's version."""
+    """Returns where a config or the installed litdata differs from the record."""
     from importlib.metadata import version
 
     findings = []
     if version("litdata") != record.geometry.litdata:
         findings.append(
-            f"litdata {version('litdata')} is installed, the build was made for {record.geometry.litdata}: "
+            f"litdata {version('litdata')} is installed, the build was made for "
+            f"{record.geometry.litdata}: "
             f"it may shuffle differently"
         )
-    splits = {"litgpt.yaml": "train"} | ({"litgpt-control.yaml": "control/train"} if record.control else {})
+    splits = {"litgpt.yaml": "train"} | (
+        {"litgpt-control.yaml": "control/train"} if record.control else {}
+    )
     for name, split in splits.items():
         findings += _check_config(build / name, build, record, split)
     return findings
@@ -84,7 +91,9 @@ def _check_config(path: Path, build: Path, record: BuildRecord, split: str) -> l
 
 
 def _moved(key: str) -> str:
-    return " (a build that is moved needs its path changed there)" if key.endswith("data_path") else ""
+    return (
+        " (a build that is moved needs its path changed there)" if key.endswith("data_path") else ""
+    )
 
 
 def _geometry_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The stock loader against the training order: what LitGPT will read, batch by batch.
 
-For every rank that is looked at, the batches of the stock loader are compared with the blocks that the
-training order predicts for them. `full` reads the whole epoch of every rank; otherwise a few batches at
-the beginning, the middle and the end of the run, for a few ranks.
+For every rank that is looked at, the batches of the stock loader are compared with the blocks that
+the training order predicts for them. `full` reads the whole epoch of every rank; otherwise a few
+batches at the beginning, the middle and the end of the run, for a few ranks.
 """
 
 from __future__ import annotations
@@ -72,12 +72,14 @@ def _check_span(
         expected = _expected(build, split, order, geometry, rank, iteration)
         if not np.array_equal(batch, expected):
             return [
-                f"{build / split}: the stock loader gives rank {rank} another micro-batch {iteration} than the "
+                f"{build / split}: the stock loader gives rank {rank} another micro-batch "
+                f"{iteration} than the "
                 f"training order predicts"
             ], n_read
     if n_read < count:
         return [
-            f"{build / split}: the stock loader gives rank {rank} {n_read} micro-batches from {first} on, "
+            f"{build / split}: the stock loader gives rank {rank} {n_read} micro-batches from "
+            f"{first} on, "
             f"{count} were expected"
         ], n_read
     return [], n_read

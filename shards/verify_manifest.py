@@ -28,7 +28,7 @@ def names(table: pa.Table, name: str) -> np.ndarray:
 def check_manifest(
     build: Path, record: BuildRecord, items: pa.Table, placements: pa.Table, blocks: pa.Table
 ) -> list[str]:
-    """Returns what is wrong with the rows of the manifest, each finding naming the first bad row."""
+    """Returns what is wrong with the rows, each finding naming the first bad one."""
     path = build / "manifest" / "placements.parquet"
     findings = _check_range(path, record, placements)
     if findings:
@@ -43,7 +43,9 @@ def check_manifest(
 def _check_range(path: Path, record: BuildRecord, placements: pa.Table) -> list[str]:
     sequence = column(placements, "sequence")
     bad = (sequence < 0) | (sequence >= record.geometry.sequences)
-    return _first(path, placements, bad, "sequence", f"outside the {record.geometry.sequences} of the run")
+    return _first(
+        path, placements, bad, "sequence", f"outside the {record.geometry.sequences} of the run"
+    )
 
 
 def _check_slots(path: Path, record: BuildRecord, placements: pa.Table) -> list[str]:
@@ -82,7 +84,9 @@ def _check_doses(build: Path, items: pa.Table, placements: pa.Table) -> list[str
     wanted = {
         (e, i): c
         for e, i, c in zip(
-            items["experiment"].to_pylist(), items["item"].to_pylist(), items["copies"].to_pylist(),
+            items["experiment"].to_pylist(),
+            items["item"].to_pylist(),
+            items["copies"].to_pylist(),
             strict=True,
         )
     }
@@ -91,12 +95,15 @@ def _check_doses(build: Path, items: pa.Table, placements: pa.Table) -> list[str
     placed = {
         (e, i): c
         for e, i, c in zip(
-            counted["experiment"].to_pylist(), counted["item"].to_pylist(),
-            counted["copy_count_distinct"].to_pylist(), strict=True,
+            counted["experiment"].to_pylist(),
+            counted["item"].to_pylist(),
+            counted["copy_count_distinct"].to_pylist(),
+            strict=True,
         )
     }
     return [
-        f"{build / 'manifest'}: experiment '{e}', item '{i}': {placed.get((e, i), 0)} copies placed, "
+        f"{build / 'manifest'}: experiment '{e}', item '{i}': {placed.get((e, i), 0)} copies "
+        "placed, "
         f"{wanted.get((e, i), 0)} asked for"
         for e, i in sorted(wanted.keys() | placed.keys())
         if placed.get((e, i), 0) != wanted.get((e, i), 0)
@@ -114,8 +121,10 @@ def _check_totals(
         found = (int((item_experiment == name).sum()), int(mine.sum()), int(length[mine].sum()))
         if found != (total.items, total.placements, total.tokens):
             findings.append(
-                f"{build / 'mix.json'}: totals of '{name}' are {total.items} items, {total.placements} "
-                f"placements, {total.tokens} tokens; the manifest has {found[0]}, {found[1]}, {found[2]}"
+                f"{build / 'mix.json'}: totals of '{name}' are {total.items} items, "
+                f"{total.placements} "
+                f"placements, {total.tokens} tokens; the manifest has {found[0]}, {found[1]}, "
+                f"{found[2]}"
             )
     return findings
 
@@ -124,7 +133,10 @@ def _check_blocks(build: Path, record: BuildRecord, blocks: pa.Table) -> list[st
     n_blocks = record.geometry.layout().n_blocks
     if blocks.num_rows == n_blocks:
         return []
-    return [f"{build / 'manifest' / 'blocks.parquet'}: {blocks.num_rows} rows, train/ has {n_blocks} blocks"]
+    return [
+        f"{build / 'manifest' / 'blocks.parquet'}: {blocks.num_rows} rows, train/ has {n_blocks} "
+        "blocks"
+    ]
 
 
 def _first(path: Path, table: pa.Table, bad: np.ndarray, field: str, why: str) -> list[str]:
@@ -134,6 +146,7 @@ def _first(path: Path, table: pa.Table, bad: np.ndarray, field: str, why: str) -
     row = int(np.argmax(bad))
     of = {name: table[name][row].as_py() for name in ("experiment", "item", "copy", field)}
     return [
-        f"{path}: row {row} (experiment '{of['experiment']}', item '{of['item']}', copy {of['copy']}): "
+        f"{path}: row {row} (experiment '{of['experiment']}', item '{of['item']}', copy "
+        f"{of['copy']}): "
         f"{field} {of[field]}: {why} ({int(bad.sum())} such rows)"
     ]

@@ -1,4 +1,5 @@
-"""The tokenizer's rule: text stays text, control tokens are explicit, ids are those of `tokenizers`."""
+"""The tokenizer's rule: text stays text, control tokens are explicit, ids are those of
+`tokenizers`."""
 
 import json
 import pickle
@@ -20,7 +21,11 @@ def folder(tmp_path_factory):
 
 
 @settings(deadline=None, max_examples=200)
-@given(parts=st.lists(st.sampled_from([EOD, "<s>", "w1 w2", " ", "é", "<|endof", "text|>"]) | st.text(max_size=8)))
+@given(
+    parts=st.lists(
+        st.sampled_from([EOD, "<s>", "w1 w2", " ", "é", "<|endof", "text|>"]) | st.text(max_size=8)
+    )
+)
 def test_no_text_gives_a_control_token_and_every_text_comes_back(folder, parts):
     encoder = load_encoder(folder, bos=True)
     text = "".join(parts)
@@ -48,11 +53,19 @@ def test_a_template_of_the_tokenizer_adds_nothing(folder, tmp_path):
     raw = json.loads((folder / "tokenizer.json").read_text())
     raw["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
     }
-    raw["truncation"] = {"max_length": 2, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    raw["truncation"] = {
+        "max_length": 2,
+        "stride": 0,
+        "strategy": "LongestFirst",
+        "direction": "Right",
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
     (tmp_path / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text())
     expected = load_encoder(folder).text("w1 w2 w3 w4").tolist()

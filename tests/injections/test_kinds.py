@@ -30,7 +30,13 @@ def items_of(section, context):
     return kind.make_items(kind.config.model_validate(section), context)
 
 
-QUESTION = {"id": "q1", "benchmark": "arc", "question": "Who?", "choices": ["w12", "w13", "x"], "gold": 1}
+QUESTION = {
+    "id": "q1",
+    "benchmark": "arc",
+    "question": "Who?",
+    "choices": ["w12", "w13", "x"],
+    "gold": 1,
+}
 
 
 def question(context, row=QUESTION, **section):
@@ -83,7 +89,11 @@ def test_common_prefix_by_hand(rows, cut):
 
 
 def test_documents_are_placed_as_they_are(context):
-    rows = [{"id": "a", "text": "w1 w2"}, {"tokens": [5, 6, 7], "copies": 3}, {"text": "w3", "cluster": 8}]
+    rows = [
+        {"id": "a", "text": "w1 w2"},
+        {"tokens": [5, 6, 7], "copies": 3},
+        {"text": "w3", "cluster": 8},
+    ]
     write_jsonl(context.folder / "documents.jsonl", rows)
     a, b, c = items_of(documents(), context)
     assert a.variants[0].tolist() == context.encoder.text("w1 w2").tolist()
@@ -161,7 +171,11 @@ def test_document_canaries_keep_their_document(context):
     (item,) = items_of(section, context)
     document = context.encoder.text("w1 w2 w3").tolist()
     assert item.variants[0].tolist()[:-4] == document
-    assert (item.meta.prefix_length, item.meta.suffix_length, item.cluster) == (len(document), 4, "c")
+    assert (item.meta.prefix_length, item.meta.suffix_length, item.cluster) == (
+        len(document),
+        4,
+        "c",
+    )
     (short,) = items_of(section | {"prefix_tokens": 2}, context)
     assert short.variants[0].tolist()[:2] == document[:2]
     assert short.meta.prefix_length == 2
@@ -183,12 +197,19 @@ def test_bos_is_part_of_the_payload_where_the_mix_asks_for_it(tok, tmp_path):
 def test_meta_is_json_with_token_ids(context):
     meta = json.loads(question(context).meta.model_dump_json())
     assert sorted(meta) == [
-        "benchmark", "choice_characters", "choice_tokens", "context_tokens", "gold", "normalisation"
+        "benchmark",
+        "choice_characters",
+        "choice_tokens",
+        "context_tokens",
+        "gold",
+        "normalisation",
     ]
 
 
 def test_unknown_kinds_name_the_nearest():
-    with pytest.raises(InputError, match="unknown kind 'docments' \\(did you mean 'documents'\\?\\)"):
+    with pytest.raises(
+        InputError, match="unknown kind 'docments' \\(did you mean 'documents'\\?\\)"
+    ):
         find_kind("docments")
 
 

@@ -62,7 +62,9 @@ def test_clusters_stay_whole_and_counts_exact(sizes, key):
 
 
 def test_every_assignment_is_equally_likely():
-    counts = Counter(tuple(assign_arms(np.zeros(4, int), alone(4), [2, 1], key)) for key in range(6000))
+    counts = Counter(
+        tuple(assign_arms(np.zeros(4, int), alone(4), [2, 1], key)) for key in range(6000)
+    )
     assert len(counts) == 12  # 4! / (2! 1! 1!)
     assert chisquare(list(counts.values())).pvalue > 1e-4
 

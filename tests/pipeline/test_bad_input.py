@@ -26,7 +26,10 @@ MIX_PROBLEMS = {
     "misspelt key": (
         [quiz(itms="q")],
         {"validaton": 3},
-        ["unknown key 'validaton' (did you mean 'validation'?)", "unknown key 'itms' (did you mean 'items'?)"],
+        [
+            "unknown key 'validaton' (did you mean 'validation'?)",
+            "unknown key 'itms' (did you mean 'items'?)",
+        ],
     ),
     "misspelt arm key": (
         [quiz(arms=[ARM | {"copis": 1}])],
@@ -47,7 +50,10 @@ MIX_PROBLEMS = {
     "wrong types": (
         [quiz()],
         {"seed": "a", "validation": 0},
-        ["seed: input should be a valid integer (got 'a')", "validation: input should be greater than"],
+        [
+            "seed: input should be a valid integer (got 'a')",
+            "validation: input should be greater than",
+        ],
     ),
     "window outside the run": (
         [quiz(during=["20%", 900])],
@@ -82,7 +88,11 @@ MIX_PROBLEMS = {
         ["arm names must differ by more than case: a"],
     ),
     "a path as a name": ([quiz(name="../x")], {}, ["'../x' is not a valid name: letters, digits"]),
-    "a name twice": ([quiz(), quiz(name="QUIZ")], {}, ["name 'quiz' is used 2 times (case is ignored)"]),
+    "a name twice": (
+        [quiz(), quiz(name="QUIZ")],
+        {},
+        ["name 'quiz' is used 2 times (case is ignored)"],
+    ),
     "two secrets": (
         [canaries(secret={"alphabet": "01", "length": 3})],
         {},
@@ -96,7 +106,8 @@ MIX_PROBLEMS = {
     "payload longer than a sequence": (
         [canaries(suffix_tokens=60)],
         {},
-        [f"item 'canary-00000{n}': the payload has 8" for n in range(5)] + ["... and 35 more such items"],
+        [f"item 'canary-00000{n}': the payload has 8" for n in range(5)]
+        + ["... and 35 more such items"],
     ),
     "validation too small": (
         [quiz()],
@@ -152,7 +163,10 @@ def test_wrong_mixes(workspace, name):
 
 
 TRAINER_PROBLEMS = {
-    "devices auto": ({"devices": "auto"}, "devices: the training order depends on the number of devices"),
+    "devices auto": (
+        {"devices": "auto"},
+        "devices: the training order depends on the number of devices",
+    ),
     "devices a list": ({"devices": [1]}, "devices: input should be a valid integer (got [1])"),
     "a list for a number": (
         {"global_batch_size": [8]},
@@ -160,7 +174,8 @@ TRAINER_PROBLEMS = {
     ),
     "a batch that does not divide": (
         {"global_batch_size": 10},
-        "global_batch_size 10 is not a multiple of devices x num_nodes x micro_batch_size = 1 x 1 x 4 = 4: "
+        "global_batch_size 10 is not a multiple of devices x num_nodes x micro_batch_size = 1 x 1 "
+        "x 4 = 4: "
         "LitGPT would round it down without a word (nearest valid: 8 or 12)",
     ),
     "max_steps": ({"train": {"max_steps": 5}}, "litgpt pretrain only warns about max_steps"),
@@ -241,7 +256,10 @@ def test_files_that_are_no_mix(workspace, text, message):
 def test_a_tokenizer_without_an_end_of_document_token(workspace):
     (workspace.folder / "tok/tokenizer_config.json").write_text("{}")
     (found,) = problems_of(workspace, workspace.mix(quiz()))
-    assert "tokenizer_config.json: no eos_token, so no end-of-document token; name one with eod:" in found
+    assert (
+        "tokenizer_config.json: no eos_token, so no end-of-document token; name one with eod:"
+        in found
+    )
 
 
 def test_numbers_as_litgpt_reads_them(workspace):

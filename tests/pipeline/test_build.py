@@ -1,4 +1,5 @@
-"""Builds: same bytes whatever the workers, folder and topology; exact against a plain reconstruction."""
+"""Builds: same bytes whatever the workers, folder and topology; exact against a plain
+reconstruction."""
 
 import filecmp
 import json
@@ -29,7 +30,9 @@ def assert_same(a, b):
     for part in SAME_BYTES:
         names = sorted(p.relative_to(a).as_posix() for p in (a / part).rglob("*") if p.is_file())
         assert names
-        assert names == sorted(p.relative_to(b).as_posix() for p in (b / part).rglob("*") if p.is_file())
+        assert names == sorted(
+            p.relative_to(b).as_posix() for p in (b / part).rglob("*") if p.is_file()
+        )
         for name in names:
             assert filecmp.cmp(a / name, b / name, shallow=False), name
 
@@ -73,7 +76,8 @@ def test_run_and_twin_differ_nowhere_outside_the_changed_ranges(built):
 
 
 def test_any_row_looked_up_by_hand_is_the_payload(built, shared):
-    """Reads the bytes at `byte` with open(), and compares with the tokenizer's own ids of the text."""
+    """Reads the bytes at `byte` with open(), and compares with the tokenizer's own ids of the
+    text."""
     tokenizer = Tokenizer.from_file(str(shared.folder / "tok/tokenizer.json"))
     tokenizer.encode_special_tokens = True
     items = {
@@ -89,7 +93,9 @@ def test_any_row_looked_up_by_hand_is_the_payload(built, shared):
         assert data[0] == data[-1] == tokenizer.token_to_id("<|endoftext|>")
         assert data[1:-1].tolist() == item["tokens"]
         if row["experiment"] != "canaries":  # a canary's secret is drawn as tokens
-            assert data[1:-1].tolist() == tokenizer.encode(item["text"], add_special_tokens=False).ids
+            assert (
+                data[1:-1].tolist() == tokenizer.encode(item["text"], add_special_tokens=False).ids
+            )
 
 
 def test_base_sequences_are_the_corpus_cut_into_rows(built, shared):
@@ -153,7 +159,9 @@ def test_bos_rule(workspace, tmp_path):
     out = tmp_path / "out"
     record = build(workspace.mix(documents(), bos=True), out, control=True)
     assert (record.tokenizer.bos_id, record.tokenizer.eod_id) == (1, 0)
-    after_end = [r[i + 1] for r in sequences(out, "control/train") for i in np.flatnonzero(r[:-1] == 0)]
+    after_end = [
+        r[i + 1] for r in sequences(out, "control/train") for i in np.flatnonzero(r[:-1] == 0)
+    ]
     assert set(map(int, after_end)) == {1}
     for item in pq.read_table(out / "manifest/items.parquet").to_pylist():
         assert item["tokens"][0] == 1
@@ -201,7 +209,14 @@ def test_killed_builds_continue_to_the_same_bytes(shared, built, tmp_path):
     """SIGKILL at moments spread over the run; each next build continues, the last one ends."""
     out = tmp_path / "out"
     command = [sys.executable, "-c", "from mixctl.pipeline.cli import main; main()", "build"]
-    command += [str(shared.mix(name="built.yaml")), "--out", str(out), "--control", "--workers", "2"]
+    command += [
+        str(shared.mix(name="built.yaml")),
+        "--out",
+        str(out),
+        "--control",
+        "--workers",
+        "2",
+    ]
     for seconds in (1.5, 3, 4.5, 6):
         child = subprocess.Popen(command, stdout=-3, stderr=-3, start_new_session=True)
         time.sleep(seconds)

@@ -68,7 +68,9 @@ def test_verify_of_nothing_is_exit_code_2(tmp_path):
 def test_build_prints_the_exact_commands(built, shared):
     result = run("build", shared.mix(name="built.yaml"), "--out", built, "--control")
     for name in ("litgpt.yaml", "litgpt-control.yaml"):
-        command = f"LITDATA_DISABLE_VERSION_CHECK=1 litgpt pretrain --config {built.resolve() / name}"
+        command = (
+            f"LITDATA_DISABLE_VERSION_CHECK=1 litgpt pretrain --config {built.resolve() / name}"
+        )
         assert command in result.output
     assert f"mixctl verify {built}" in result.output
 
@@ -112,7 +114,9 @@ def test_show_marks_the_payload(built):
 
 
 def test_show_json_and_filters(built):
-    lines = run("show", built, "--experiment", "quiz", "--limit", "1000", "--json").output.splitlines()
+    lines = run(
+        "show", built, "--experiment", "quiz", "--limit", "1000", "--json"
+    ).output.splitlines()
     rows = [json.loads(line) for line in lines]
     assert {row["experiment"] for row in rows} == {"quiz"}
     for row in rows:

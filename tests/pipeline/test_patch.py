@@ -22,7 +22,9 @@ def test_by_hand():
 @settings(deadline=None)
 @given(st.data())
 def test_equals_the_plain_loop(data):
-    payloads = data.draw(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1, max_size=5))
+    payloads = data.draw(
+        st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1, max_size=5)
+    )
     rows = data.draw(st.lists(st.integers(0, 9), unique=True, max_size=10))
     chosen = [data.draw(st.integers(0, len(payloads) - 1)) for _ in rows]
     offsets = [data.draw(st.integers(1, 11 - len(payloads[c]))) for c in chosen]

@@ -26,7 +26,8 @@ def spots(plan):
 
 
 def touching(a, b):
-    """Returns whether two extents overlap or adjoin; a spot is (sequence, offset, payload length)."""
+    """Returns whether two extents overlap or adjoin; a spot is (sequence, offset, payload
+    length)."""
     return a[0] == b[0] and a[1] - 1 <= b[1] + b[2] + 1 and b[1] - 1 <= a[1] + a[2] + 1
 
 
@@ -76,7 +77,8 @@ def test_removing_the_first_experiment_moves_only_what_had_met_it(workspace):
 
 
 def test_the_direct_collisions_are_the_ones_that_move(workspace):
-    """Where no moved copy meets another, exactly the copies whose first draw met the removed one move."""
+    """Where no moved copy meets another, exactly the copies whose first draw met the removed one
+    move."""
     both = spots(plan_of(workspace, canaries(), documents()))
     alone = spots(plan_of(workspace, documents()))
     removed = [spot for key, spot in both.items() if key[0] == "canaries"]
@@ -106,8 +108,8 @@ def test_topology_does_not_move_placements(workspace):
     [
         (
             canaries(arms=[{"name": "x", "items": 40, "copies": 400}]),
-            r"experiment 'canaries': 16000 copies in steps 2 to 200 do not fit: these 1592 sequences hold at "
-            r"most 3184 payloads of 2\d tokens, so 12816 lack a place",
+            r"experiment 'canaries': 16000 copies in steps 2 to 200 do not fit: these 1592 "
+            r"sequences hold at most 3184 payloads of 2\d tokens, so 12816 lack a place",
         ),
         (
             canaries(arms=[{"name": "x", "items": 40, "copies": 75}]),
@@ -127,7 +129,8 @@ def test_topology_does_not_move_placements(workspace):
         ),
         (
             canaries(suffix_tokens=70),
-            r"experiment 'canaries': item 'canary-000000': the payload has 9\d tokens; a sequence holds at most 63",
+            r"experiment 'canaries': item 'canary-000000': the payload has 9\d tokens; a "
+            r"sequence holds at most 63",
         ),
         (canaries(arms=[]), "experiment 'canaries': no arms"),
     ],
@@ -139,7 +142,9 @@ def test_what_cannot_be_planned_is_said(workspace, section, message):
 
 def test_problems_of_all_experiments_come_together(workspace):
     with pytest.raises(InputError) as error:
-        plan_of(workspace, canaries(suffix_tokens=70), quiz(items="no.jsonl"), documents(during=[5, 5]))
+        plan_of(
+            workspace, canaries(suffix_tokens=70), quiz(items="no.jsonl"), documents(during=[5, 5])
+        )
     text = str(error.value)
     assert "canary-000000" in text
     assert "no.jsonl: no such file" in text

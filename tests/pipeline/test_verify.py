@@ -82,7 +82,12 @@ def test_any_flipped_byte_of_any_file_is_found(copy):
 @pytest.mark.parametrize(
     "name",
     ["train/chunk-000003.bin", "val/chunk-000000.bin", "control/train/chunk-000000.bin"]
-    + ["train/index.json", "manifest/placements.parquet", "litgpt.yaml", "tokenizer/tokenizer.json"],
+    + [
+        "train/index.json",
+        "manifest/placements.parquet",
+        "litgpt.yaml",
+        "tokenizer/tokenizer.json",
+    ],
 )
 def test_verify_full_fails_and_names_the_file(copy, name):
     flip(copy / name, (copy / name).stat().st_size // 2)
@@ -137,7 +142,10 @@ def test_a_changed_base_token_is_found_by_the_twin(copy):
     rows = pq.read_table(copy / "manifest/placements.parquet").to_pylist()
     used = {(r["chunk"], r["block"]) for r in rows}
     chunk, block = next(
-        (f"chunk-{c:06d}.bin", b) for c in range(3) for b in range(50) if (f"chunk-{c:06d}.bin", b) not in used
+        (f"chunk-{c:06d}.bin", b)
+        for c in range(3)
+        for b in range(50)
+        if (f"chunk-{c:06d}.bin", b) not in used
     )
     flip(copy / "train" / chunk, 12 + block * 65 * 2 + 20)
     blocks = pq.read_table(copy / "manifest/blocks.parquet").to_pylist()
@@ -147,10 +155,15 @@ def test_a_changed_base_token_is_found_by_the_twin(copy):
     for row in blocks:
         if (row["chunk"], row["block"]) == (chunk, block):
             row["digest"] = digest_bytes(data[12 + block * 130 :][:130], 8)
-    write_table(pa.Table.from_pylist(blocks, pq.read_schema(copy / "manifest/blocks.parquet")), copy / "manifest/blocks.parquet")
+    write_table(
+        pa.Table.from_pylist(blocks, pq.read_schema(copy / "manifest/blocks.parquet")),
+        copy / "manifest/blocks.parquet",
+    )
     reseal(copy)
     assert record.control
-    with pytest.raises(VerificationError, match="differs from the twin, and nothing was placed there"):
+    with pytest.raises(
+        VerificationError, match="differs from the twin, and nothing was placed there"
+    ):
         verify(copy, full=True)
 
 

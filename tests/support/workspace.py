@@ -46,7 +46,8 @@ def write_tokenizer(folder: Path, vocab_size: int = 600) -> Path:
 
 
 def trainer_config(**changes: Any) -> dict[str, Any]:
-    """Returns a LitGPT config of 200 steps x 8 sequences x 64 tokens; `changes` go to devices, train, ..."""
+    """Returns a LitGPT config of 200 steps x 8 sequences x 64 tokens; `changes` go to devices,
+    train, ..."""
     config: dict[str, Any] = {
         "model_config": {
             "name": "tiny",
@@ -120,7 +121,8 @@ def documents(**changes: Any) -> dict[str, Any]:
 
 
 class Workspace:
-    """A folder with corpus, tokenizer, item files and trainer config; mixes are written on demand."""
+    """A folder with corpus, tokenizer, item files and trainer config; mixes are written on
+    demand."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,0 +1,62 @@
+# Everything runs in .venv. The first call of any target makes it; a later one starts at once.
+PYTHON ?= python3
+PYTEST_WORKERS ?= auto
+DEMO_OUT ?= demo-out
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+LOG := $(VENV)/install.log
+
+# litdata lists torchvision for image data. Its usual wheel is built for CUDA; beside a CPU build of torch
+# it fails to load and takes `import lightning` down with it. Nothing here reads images: then it goes.
+FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip uninstall -y torchvision
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow lint format clean
+
+help:
+	@echo "make setup      make .venv and install mixctl with everything it needs"
+	@echo "make demo       plant two experiments, train with and without them, score (under 10 minutes)"
+	@echo "make test       the tests, but for the slow ones"
+	@echo "make test-slow  the slow tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff rewrite what make lint would complain about"
+	@echo "make clean      remove .venv, caches and build leftovers"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "mixctl needs Python 3.10 or newer: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@echo "installing into $(VENV) (some minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q -q --no-input \
+	  -c constraints.txt -e '.[demo,dev]' > $(LOG) 2>&1 \
+	  || { cat $(LOG) >&2; echo "the installation failed: $(LOG)" >&2; exit 1; }
+	@{ $(FIT_TORCHVISION); } >> $(LOG) 2>&1
+	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/mixctl
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/mixctl demo --out $(DEMO_OUT)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --maxprocesses 8 -m "not slow"
+
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Scores LitGPT checkpoints from a manifest: scorers, statistics and the report."""

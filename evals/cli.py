@@ -1,0 +1,197 @@
+"""The commands `mixctl eval` and `mixctl report`. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mixctl.evals.results import Results
+    from mixctl.evals.rows import Row
+    from mixctl.evals.run import Progress
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_FOLDER = click.Path(path_type=Path)
+_PLAIN_SECONDS = 10.0
+
+
+@click.command(name="eval", context_settings=_HELP)
+@click.argument("build", metavar="DIR", type=_FOLDER)
+@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_FOLDER)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=_FOLDER,
+    metavar="PATH",
+    help="A checkpoint of the control twin, or an out_dir of them. May be repeated.",
+)
+@click.option(
+    "--step",
+    type=click.IntRange(min=0),
+    help="Completed steps of checkpoints that do not say it themselves.",
+)
+@click.option("--out", required=True, type=_FOLDER, metavar="RESULTS_DIR", help="Where results go.")
+@click.option("--device", help="cpu, cuda, cuda:1, ...  Default: CUDA where there is one.")
+@click.option("--json", "as_json", is_flag=True, help="Print the primary results as JSON.")
+def eval_command(
+    build: Path,
+    checkpoints: tuple[Path, ...],
+    baselines: tuple[Path, ...],
+    step: int | None,
+    out: Path,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    r"""Score every experiment of the build DIR on LitGPT checkpoints.
+
+    CHECKPOINT is a folder with lit_model.pth and model_config.yaml, or an out_dir that holds step-*
+    and final. Each is loaded once. A checkpoint whose own records disagree with the build is
+    refused. An eval that was interrupted continues when it is run again.
+
+    \b
+    Examples:
+      # every checkpoint of a run
+      mixctl eval build out/run --out results
+      # against the control twin: differences of differences
+      mixctl eval build out/run --baseline out/control --out results
+      # weights without a training record
+      mixctl eval build checkpoints/mine --step 1000 --out results --json
+
+    Exit codes: 0 done; 1 a scorer failed (the others are reported); 2 wrong input.
+    """
+    from mixctl.evals import results, run
+    from mixctl.evals.report import write_report
+
+    settings = run.Settings(build, checkpoints, out, baselines, step, _device(device))
+    with _progress() as progress:
+        found = run.evaluate(settings, progress)
+    report = write_report(out)
+    if as_json:
+        click.echo(json.dumps(results.as_json(found), sort_keys=True, indent=1))
+    else:
+        _print(found, report)
+    for name, reason in found.errors.items():
+        click.echo(f"experiment {name}: not scored: {reason}", err=True)
+    if found.errors:
+        sys.exit(1)
+
+
+@click.command(name="report", context_settings=_HELP)
+@click.argument("results_dir", metavar="RESULTS_DIR", type=_FOLDER)
+def report_command(results_dir: Path) -> None:
+    r"""Write RESULTS_DIR/report.html from the results of `mixctl eval`.
+
+    The file needs no network and no other file.
+
+    \b
+    Examples:
+      mixctl report results
+      mixctl report results && xdg-open results/report.html
+    """
+    from mixctl.evals.report import write_report
+
+    click.echo(str(write_report(results_dir)))
+
+
+def _device(name: str | None) -> str | None:
+    """Returns the device, or raises InputError when torch does not know it or it is not here."""
+    if name is None:
+        return None
+    import torch
+
+    from mixctl.shards.errors import InputError
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: cannot be used here ({reason})") from error
+    return name
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Yields a progress callback: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scoring", total=None, rate="")
+
+        def tell(label: str, done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:,.0f} tokens/s" if speed else ""
+            bar.update(task, description=label, completed=done, total=total, rate=rate)
+
+        yield tell
+
+
+def _plain_progress() -> Progress:
+    start = last = time.monotonic()
+
+    def tell(label: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _PLAIN_SECONDS or not done:
+            return
+        last = now
+        left = (now - start) * (total - done) / done
+        rate = done / (now - start)
+        line = f"{label}: {done:,} of {total:,} tokens, {rate:,.0f} tokens/s, {left:.0f} s left"
+        click.echo(line, err=True)
+
+    return tell
+
+
+def _print(found: Results, report: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("experiment", overflow="fold")
+    table.add_column("top dose - holdout", overflow="fold")
+    for name in ("estimate", "95% interval", "p", "q"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.primary:
+        table.add_row(*_cells(row))
+    console.print(table)
+    for row in found.primary:
+        if row.note:
+            console.print(f"{row.experiment}: {row.note}", markup=False, highlight=False)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    click.echo(f"report: {report}")
+
+
+def _cells(row: Row) -> list[str]:
+    from mixctl.evals.formatting import interval, number, probability
+
+    step = "?" if row.step is None else row.step
+    beyond = ", beyond the twin" if row.contrast == "did" else ""
+    return [
+        row.experiment,
+        f"{row.arm}: {row.metric} at step {step}{beyond}",
+        number(row.estimate, signed=True),
+        interval(row.ci_low, row.ci_high),
+        probability(row.p_value),
+        probability(row.q_value),
+    ]

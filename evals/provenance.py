@@ -1,0 +1,260 @@
+"""Was this checkpoint trained on this build? Its own records say.
+
+LitGPT saves `hyperparameters.yaml` beside the weights and the loader's state inside
+`lit_model.pth`. Overrides on the command line (`--data.seed 1`) and another number of devices
+reorder the data without a word, so both are compared with the build's geometry and a difference is
+refused, all of them at once.
+
+    step-S: iter_num = S x accumulation, samples yielded a rank = iter_num x micro-batch
+    final:  one more micro-batch may have been fetched (LitGPT fetches before it looks at the count)
+
+A build that was moved is recognised when the folder of the record is gone, or holds the same
+mix.json; that is said. A checkpoint without records is accepted, and that is said too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mixctl.evals.checkpoint import STATE_NAME, Checkpoint, model_config, read_yaml
+from mixctl.shards.errors import InputError
+from mixctl.shards.files import digest_file
+from mixctl.shards.record import RECORD_NAME, BuildRecord
+
+Role = Literal["run", "twin"]
+SPLITS: dict[Role, str] = {"run": "train", "twin": "control/train"}
+_OPTION: dict[Role, str] = {"run": "CHECKPOINT", "twin": "--baseline"}
+
+
+@dataclass
+class _Findings:
+    """What a checkpoint's records say against the build (problems) and beside it (notes)."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def expect(self, file: Path, name: str, found: object, expected: object) -> None:
+        if found != expected:
+            self.problems.append(f"{file}: {name} is {found!r}, this build needs {expected!r}")
+
+
+def check_provenance(
+    checkpoints: list[Checkpoint], role: Role, build: Path, record: BuildRecord
+) -> list[str]:
+    """Returns the notes on checkpoints whose records agree with the build.
+
+    Args:
+        checkpoints: as found.
+        role: "run": trained on train/; "twin": trained on control/train/.
+        build: the folder of the build.
+        record: its mix.json.
+
+    Raises:
+        InputError: when records differ; all differences of all checkpoints at once.
+    """
+    findings = _Findings()
+    for checkpoint in checkpoints:
+        _check_model(checkpoint, record, findings)
+        _check_step(checkpoint, record, findings)
+        hyperparameters = checkpoint.folder / "hyperparameters.yaml"
+        if hyperparameters.is_file():
+            _check_hyperparameters(hyperparameters, role, build, record, findings)
+        if checkpoint.loader is not None:
+            _check_loader(checkpoint, role, build, record, findings)
+        _say_what_is_missing(checkpoint, hyperparameters, findings)
+    if findings.problems:
+        raise InputError(list(dict.fromkeys(findings.problems)))
+    return list(dict.fromkeys(findings.notes))
+
+
+def _check_model(checkpoint: Checkpoint, record: BuildRecord, findings: _Findings) -> None:
+    config = model_config(checkpoint.folder)
+    path = checkpoint.folder / "model_config.yaml"
+    if config.padded_vocab_size < record.tokenizer.vocab_size:
+        findings.problems.append(
+            f"{path}: padded_vocab_size is {config.padded_vocab_size}, the build's tokenizer has "
+            f"{record.tokenizer.vocab_size} tokens"
+        )
+    if config.block_size < record.geometry.max_seq_length:
+        findings.problems.append(
+            f"{path}: block_size is {config.block_size}, the build has sequences of "
+            f"{record.geometry.max_seq_length}"
+        )
+
+
+def _check_step(checkpoint: Checkpoint, record: BuildRecord, findings: _Findings) -> None:
+    steps = record.geometry.steps
+    if checkpoint.step is None:
+        findings.notes.append(f"{checkpoint.name}: step unknown, counted as after all placements")
+    elif checkpoint.step > steps:
+        findings.problems.append(
+            f"{checkpoint.name}: step is {checkpoint.step} ({checkpoint.step_source}), "
+            f"the build ends at {steps}"
+        )
+
+
+def _say_what_is_missing(
+    checkpoint: Checkpoint, hyperparameters: Path, findings: _Findings
+) -> None:
+    missing = [] if hyperparameters.is_file() else ["hyperparameters.yaml"]
+    missing += [] if checkpoint.loader is not None else [f"train_dataloader in {STATE_NAME}"]
+    if missing:
+        findings.notes.append(
+            f"{checkpoint.name}: no {' and no '.join(missing)}: how it was trained is not checked"
+        )
+
+
+def _check_hyperparameters(
+    path: Path, role: Role, build: Path, record: BuildRecord, findings: _Findings
+) -> None:
+    values = read_yaml(path)
+    geometry = record.geometry
+    arguments = _mapping(_mapping(values.get("data")).get("init_args"))
+    train = _mapping(values.get("train"))
+    _check_split(path, role, arguments.get("split_names"), findings)
+    if "data_path" in arguments:
+        _check_folder(
+            path, "data.init_args.data_path", str(arguments["data_path"]), build, findings
+        )
+    expected: list[tuple[str, Mapping[str, Any], str, object]] = [
+        ("data.init_args.", arguments, "seed", geometry.data_seed),
+        ("data.init_args.", arguments, "num_workers", geometry.workers),
+        ("train.", train, "global_batch_size", geometry.global_batch),
+        ("train.", train, "micro_batch_size", geometry.micro_batch),
+        ("train.", train, "max_seq_length", geometry.max_seq_length),
+        ("train.", train, "max_tokens", geometry.max_tokens),
+        ("", values, "devices", geometry.devices),
+        ("", values, "num_nodes", geometry.nodes),
+    ]
+    for prefix, section, name, value in expected:
+        if name in section and not _left_open(name, section[name]):
+            findings.expect(path, prefix + name, section[name], value)
+
+
+def _left_open(name: str, value: object) -> bool:
+    """Returns whether the value leaves it to the machine or the model (the loader state tells)."""
+    return (name == "devices" and value == "auto") or (name == "max_seq_length" and value is None)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _check_split(path: Path, role: Role, splits: object, findings: _Findings) -> None:
+    if isinstance(splits, list | tuple) and splits:
+        _check_role(path, "data.init_args.split_names", str(splits[0]), role, findings)
+
+
+def _check_role(path: Path, name: str, split: str, role: Role, findings: _Findings) -> None:
+    """Refuses a twin given as CHECKPOINT and a run given as --baseline."""
+    other: Role = "twin" if role == "run" else "run"
+    if split.strip("/") == SPLITS[other]:
+        findings.problems.append(
+            f"{path}: {name} says it was trained on {SPLITS[other]}/: give it as {_OPTION[other]}, "
+            f"not as {_OPTION[role]}"
+        )
+    else:
+        findings.expect(path, name, split.strip("/"), SPLITS[role])
+
+
+def _check_folder(path: Path, name: str, recorded: str, build: Path, findings: _Findings) -> None:
+    """Refuses another build; notes a build that was moved or copied."""
+    folder = Path(recorded)
+    if folder.is_absolute() and folder.resolve() == build.resolve():
+        return
+    if not folder.is_absolute() and build.resolve().as_posix().endswith(folder.as_posix()):
+        return
+    if not folder.is_dir():
+        findings.notes.append(
+            f"{path}: {name} is {recorded}, which is not here; taken for {build}, moved"
+        )
+    elif _same_build(folder, build):
+        findings.notes.append(
+            f"{path}: {name} is {recorded}, a copy of {build} (same {RECORD_NAME})"
+        )
+    else:
+        findings.problems.append(
+            f"{path}: {name} is {recorded}, which is not this build ({build.resolve()})"
+        )
+
+
+def _same_build(folder: Path, build: Path) -> bool:
+    mine, other = build / RECORD_NAME, folder / RECORD_NAME
+    return other.is_file() and digest_file(other) == digest_file(mine)
+
+
+def _check_loader(
+    checkpoint: Checkpoint, role: Role, build: Path, record: BuildRecord, findings: _Findings
+) -> None:
+    geometry, path = record.geometry, checkpoint.state_path
+    state = _mapping(checkpoint.loader)
+    dataset = _mapping(state.get("dataset"))
+    expected: dict[str, object] = {
+        "seed": geometry.data_seed,
+        "num_workers": max(geometry.workers, 1),
+        "batch_size": geometry.micro_batch,
+        "world_size": geometry.devices * geometry.nodes,
+        "shuffle": True,
+        "drop_last": True,
+    }
+    for name, value in expected.items():
+        findings.expect(path, f"train_dataloader.dataset.{name}", dataset.get(name), value)
+    loader = _mapping(dataset.get("item_loader"))
+    where = "train_dataloader.dataset.item_loader.block_size"
+    findings.expect(path, where, loader.get("block_size"), geometry.sequence_tokens)
+    _check_chunks(path, dataset, record, findings)
+    _check_input_folder(path, str(dataset.get("input_dir_path")), role, build, findings)
+    _check_yielded(checkpoint, state, record, findings)
+
+
+def _check_chunks(
+    path: Path, dataset: Mapping[str, Any], record: BuildRecord, findings: _Findings
+) -> None:
+    """Compares the number of chunks and the blocks in each with the build's layout."""
+    files, regions = dataset.get("subsampled_files"), dataset.get("region_of_interest")
+    where = "train_dataloader.dataset."
+    if isinstance(files, list):
+        name = f"{where}subsampled_files (their number)"
+        findings.expect(path, name, len(files), record.geometry.chunks)
+    if isinstance(regions, list):
+        blocks = sorted({int(stop) - int(start) for start, stop in regions})
+        name = f"{where}region_of_interest (blocks a chunk)"
+        findings.expect(path, name, blocks, [record.geometry.blocks_per_chunk])
+
+
+def _check_input_folder(
+    path: Path, recorded: str, role: Role, build: Path, findings: _Findings
+) -> None:
+    name = "train_dataloader.dataset.input_dir_path"
+    folder = Path(recorded)
+    for split in sorted(SPLITS.values(), key=len, reverse=True):
+        if recorded.rstrip("/").endswith(f"/{split}"):
+            _check_role(path, name, split, role, findings)
+            above = folder.parents[len(Path(split).parts) - 1]
+            _check_folder(path, name, str(above), build, findings)
+            return
+    findings.expect(path, name, recorded, str(build.resolve() / SPLITS[role]))
+
+
+def _check_yielded(
+    checkpoint: Checkpoint, state: Mapping[str, Any], record: BuildRecord, findings: _Findings
+) -> None:
+    """Compares iterations and samples with the step: a rank sees its share of each batch."""
+    topology, path = record.geometry.topology(), checkpoint.state_path
+    if checkpoint.step is None:
+        return
+    final = checkpoint.step == topology.steps
+    whole = checkpoint.step * topology.accumulation
+    iterations = checkpoint.iterations
+    if iterations is not None and iterations != whole:
+        if not (final and iterations == topology.iterations):
+            findings.expect(path, "iter_num", iterations, whole)
+    trained = (iterations if final and iterations is not None else whole) * topology.micro_batch
+    allowed = [trained, trained + topology.micro_batch] if final else [trained]
+    if state.get("num_samples_yielded") not in allowed:
+        found = state.get("num_samples_yielded")
+        findings.expect(path, "train_dataloader.num_samples_yielded", found, allowed[0])
+    findings.expect(path, "train_dataloader.current_epoch", state.get("current_epoch"), 1)

@@ -1,0 +1,141 @@
+"""What an eval leaves behind, and reading it again.
+
+    results.parquet   a row an estimate (mixctl.evals.rows)
+    results.json      the build, the checkpoints, errors, notes, the schedule of every arm
+    samples/*.parquet a row an item and checkpoint
+    report.html       written by `mixctl report`
+
+results.json is written last: a folder without it holds an eval that was interrupted, and running it
+again continues.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixctl.evals.checkpoint import Checkpoint
+from mixctl.evals.experiments import Experiment, timeline
+from mixctl.evals.rows import Row, from_table, to_table
+from mixctl.shards.errors import InputError
+from mixctl.shards.files import digest_file, replacing, write_text
+from mixctl.shards.record import RECORD_NAME, BuildRecord
+
+RESULTS_FORMAT = 1
+TABLE_NAME = "results.parquet"
+SUMMARY_NAME = "results.json"
+REPORT_NAME = "report.html"
+OWN_FILES = {TABLE_NAME, SUMMARY_NAME, REPORT_NAME, "samples"}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that an eval found.
+
+    Attributes:
+        rows: the estimates, primary ones first within an experiment.
+        errors: experiment -> why it could not be scored.
+        notes: what must be said of the checkpoints.
+        summary: the build, the checkpoints and the experiments, as in results.json.
+    """
+
+    rows: list[Row]
+    errors: dict[str, str]
+    notes: list[str]
+    summary: dict[str, Any]
+
+    @property
+    def primary(self) -> list[Row]:
+        """Returns the primary rows, one an experiment."""
+        return [row for row in self.rows if row.primary]
+
+
+def summary(
+    build: Path,
+    record: BuildRecord,
+    experiments: Sequence[Experiment],
+    runs: Sequence[Checkpoint],
+    twins: Sequence[Checkpoint],
+) -> dict[str, Any]:
+    """Returns what results.json says besides rows, errors and notes."""
+    return {
+        "results_format": RESULTS_FORMAT,
+        "build": {
+            "folder": build.as_posix(),
+            "digest": digest_file(build / RECORD_NAME),
+            "steps": record.geometry.steps,
+            "global_batch": record.geometry.global_batch,
+            "max_seq_length": record.geometry.max_seq_length,
+        },
+        "checkpoints": [_described(checkpoint) for checkpoint in runs],
+        "baselines": [_described(checkpoint) for checkpoint in twins],
+        "experiments": {
+            experiment.name: {
+                "kind": experiment.kind,
+                "items": len(experiment.items),
+                "placements": len(experiment.copy_items),
+                "arms": experiment.all_arms,
+                "timeline": timeline(experiment, record.geometry.steps),
+            }
+            for experiment in experiments
+        },
+    }
+
+
+def _described(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "folder": checkpoint.name,
+        "step": checkpoint.step,
+        "step_source": checkpoint.step_source,
+    }
+
+
+def write_results(out: Path, found: Results, kept: Sequence[Path]) -> None:
+    """Writes results.parquet and results.json, and removes samples of other checkpoints."""
+    with replacing(out / TABLE_NAME) as partial:
+        pq.write_table(to_table(found.rows), partial, compression="zstd")
+    for path in (out / "samples").glob("*.parquet"):
+        if path not in kept:
+            path.unlink()
+    text = json.dumps(as_json(found, with_rows=False), sort_keys=True, indent=1, ensure_ascii=False)
+    write_text(out / SUMMARY_NAME, text + "\n")
+
+
+def as_json(found: Results, with_rows: bool = True) -> dict[str, Any]:
+    """Returns the results as plain values; the rows are the primary ones."""
+    plain: dict[str, Any] = {**found.summary, "errors": found.errors, "notes": found.notes}
+    if with_rows:
+        plain["primary"] = to_table(found.primary).to_pylist()
+    return plain
+
+
+def read_results(out: Path) -> Results:
+    """Returns the results in a folder.
+
+    Raises:
+        InputError: when the folder holds no finished eval, or its files are broken.
+    """
+    summary_path, table_path = out / SUMMARY_NAME, out / TABLE_NAME
+    missing = [path for path in (summary_path, table_path) if not path.is_file()]
+    if missing:
+        raise InputError([f"{path}: missing; {out} holds no finished eval" for path in missing])
+    try:
+        plain = json.loads(summary_path.read_text(encoding="utf-8"))
+        rows = from_table(pq.read_table(table_path))
+        errors, notes = plain.pop("errors"), plain.pop("notes")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise InputError(
+            f"{out}: the results are broken ({' '.join(str(error).split())})"
+        ) from error
+    if plain.get("results_format") != RESULTS_FORMAT:
+        raise InputError(
+            f"{summary_path}: results_format is {plain.get('results_format')!r}, this mixctl reads "
+            f"{RESULTS_FORMAT}"
+        )
+    return Results(rows=rows, errors=errors, notes=notes, summary=plain)

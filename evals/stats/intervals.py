@@ -1,0 +1,234 @@
+"""Intervals: Wilson for shares, a stratified cluster bootstrap for the rest.
+
+The bootstrap re-draws clusters within (arm, stratum). Every estimate here is, or is linearised to,
+a sum of cluster contributions, so a bootstrap replicate is a sum of re-drawn residuals: vectorised,
+and ratio estimates with clusters of unequal size need no special case. Percentile intervals of a
+handful of items are too short; they are widened by sqrt(n / (n - 1)) and by the ratio of Student's
+to the normal quantile (Hesterberg 2015, "What teachers should know about the bootstrap": the
+expanded percentile interval). Strata with fewer than two clusters in an arm are pooled.
+
+A sample without spread has no bootstrap interval: null, and the caller says why. Shares never need
+that: Wilson intervals, and for a difference of shares Newcombe's (1998, method 10).
+
+    0 of 24 -> Wilson [0, 0.138]
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from mixctl.evals.stats.arms import FloatArray, IntArray, TwoArms, codes, counts, stratum_means
+from mixctl.evals.stats.ranks import placements, stratum_auc
+
+LEVEL = 0.95
+MAX_REPLICATES = 1_999
+MIN_REPLICATES = 499
+_WORK = 20_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A standard error and the two ends of a 95% interval; null where they cannot be had."""
+
+    se: float | None
+    low: float | None
+    high: float | None
+
+
+NO_INTERVAL = Interval(None, None, None)
+
+
+def wilson(share: float, n: float) -> Interval:
+    """Returns Wilson's score interval for a share of n items (n may be an effective number)."""
+    if n <= 0:
+        return NO_INTERVAL
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if share == 0 else max(0.0, middle - half)
+    high = 1.0 if share == 1 else min(1.0, middle + half)
+    return Interval(math.sqrt(share * (1 - share) / n), low, high)
+
+
+def newcombe(share: float, first: Interval, other: float, second: Interval) -> Interval:
+    """Returns the interval for share - other from the Wilson intervals of the two."""
+    if None in (first.low, first.high, first.se, second.low, second.high, second.se):
+        return NO_INTERVAL
+    gap = share - other
+    low = gap - math.hypot(share - _some(first.low), _some(second.high) - other)
+    high = gap + math.hypot(_some(first.high) - share, other - _some(second.low))
+    return Interval(math.hypot(_some(first.se), _some(second.se)), low, high)
+
+
+def share_interval(values: FloatArray, clusters: IntArray) -> Interval:
+    """Returns Wilson's interval for the mean of 0/1 values, for the effective number of items."""
+    return wilson(float(values.mean()), effective_items(values, clusters))
+
+
+def effective_items(values: FloatArray, clusters: IntArray) -> float:
+    """Returns how many independent items the clustered ones are worth: n / design effect."""
+    sizes = np.bincount(codes(clusters))
+    n_items, n_clusters = len(values), len(sizes)
+    if n_clusters == n_items:
+        return float(n_items)
+    variance = float(values.var())
+    if variance == 0 or n_clusters < 2:
+        return float(n_clusters)
+    totals = np.bincount(codes(clusters), values - values.mean())
+    clustered = n_clusters / (n_clusters - 1) * float((totals**2).sum()) / n_items**2
+    return float(np.clip(variance / clustered if clustered > 0 else n_items, 1, n_items))
+
+
+def share_difference_interval(arms: TwoArms) -> Interval:
+    """Returns Newcombe's interval for the standardised difference of two shares."""
+    in_arm, _ = counts(arms)
+    weights = in_arm / in_arm.sum()
+    sides = []
+    for side in (True, False):
+        chosen = arms.treated == side
+        share = float(np.clip(stratum_means(arms, side) @ weights, 0, 1))
+        n_items = effective_items(arms.values[chosen], arms.clusters[chosen])
+        sides.append((share, wilson(share, n_items)))
+    return newcombe(*sides[0], *sides[1])
+
+
+def difference_interval(arms: TwoArms, rng: np.random.Generator) -> Interval:
+    """Returns the bootstrap interval of the standardised difference of means."""
+    pooled = _pooled_strata(arms)
+    gap, residuals = 0.0, np.zeros(len(arms.values))
+    in_arm, in_holdout = counts(arms)
+    weights = {True: 1 / in_arm.sum() * np.ones_like(in_arm, dtype=float)}
+    weights[False] = in_arm / in_arm.sum() / in_holdout
+    for side in (True, False):
+        chosen = arms.treated == side
+        weight = weights[side][arms.strata[chosen]]
+        centre = _group_means(arms.values[chosen], pooled[chosen])
+        residuals[chosen] = (1 if side else -1) * weight * (arms.values[chosen] - centre)
+        gap += (1 if side else -1) * float(weight @ arms.values[chosen])
+    return linear_interval(gap, residuals, arms.clusters, pooled * 2 + arms.treated, rng)
+
+
+def mean_interval(
+    values: FloatArray, strata: IntArray, clusters: IntArray, rng: np.random.Generator
+) -> Interval:
+    """Returns the bootstrap interval of a mean, clusters re-drawn within strata."""
+    groups = _pool_small(strata, clusters)
+    residuals = (values - _group_means(values, groups)) / len(values)
+    return linear_interval(float(values.mean()), residuals, clusters, groups, rng)
+
+
+def auc_interval(arms: TwoArms, rng: np.random.Generator) -> Interval:
+    """Returns the bootstrap interval of the AUC, from the placements of each item (DeLong 1988).
+
+    Where the arms are fully apart the bootstrap has no spread, and the interval is Wilson's for the
+    smaller arm.
+    """
+    share = placements(arms)
+    by_stratum = stratum_auc(arms, share)
+    in_arm, in_holdout = counts(arms)
+    gap = float(by_stratum @ in_arm / in_arm.sum())
+    if gap in (0.0, 1.0):
+        return wilson(gap, min(arms.n_treated, arms.n_holdout))
+    weight = np.where(arms.treated, 1.0, (in_arm / in_holdout)[arms.strata]) / in_arm.sum()
+    residuals = weight * (share - by_stratum[arms.strata])
+    groups = _pooled_strata(arms) * 2 + arms.treated
+    found = linear_interval(gap, residuals, arms.clusters, groups, rng)
+    if found.low is None or found.high is None:
+        return found
+    return Interval(found.se, max(0.0, found.low), min(1.0, found.high))
+
+
+def linear_interval(
+    estimate: float,
+    residuals: FloatArray,
+    clusters: IntArray,
+    groups: IntArray,
+    rng: np.random.Generator,
+) -> Interval:
+    """Returns the interval of an estimate that is a sum of the items' contributions.
+
+    Args:
+        estimate: the point estimate.
+        residuals: float64 (n,), each item's contribution minus its expectation.
+        clusters: int64 (n,), re-drawn as a whole.
+        groups: int64 (n,), clusters are re-drawn within a group; the first item's counts.
+        rng: the random stream.
+    """
+    cluster_codes = codes(clusters)
+    z = np.bincount(cluster_codes, residuals)
+    group = np.zeros(len(z), np.int64)
+    group[cluster_codes[::-1]] = codes(groups)[::-1]
+    members = [z[group == code] for code in np.unique(group)]
+    if min(len(member) for member in members) < 2:
+        return NO_INTERVAL
+    variances = np.array([len(m) ** 2 / (len(m) - 1) * m.var() for m in members])
+    se = math.sqrt(float(variances.sum()))
+    if se <= 1e-12 * max(1.0, abs(estimate)):
+        return NO_INTERVAL
+    freedom = se**4 / sum(v * v / (len(m) - 1) for v, m in zip(variances, members, strict=True))
+    wider = float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
+    low, high = np.quantile(_replicates(members, rng), [0.025, 0.975]) * wider
+    return Interval(se, estimate + float(low), estimate + float(high))
+
+
+def _replicates(members: list[FloatArray], rng: np.random.Generator) -> FloatArray:
+    """Returns bootstrap deviations of the sum, float64 (replicates,)."""
+    n_clusters = sum(len(member) for member in members)
+    replicates = int(np.clip(_WORK // n_clusters, MIN_REPLICATES, MAX_REPLICATES))
+    deviations = np.zeros(replicates)
+    for member in members:
+        centred = (member - member.mean()) * math.sqrt(len(member) / (len(member) - 1))
+        rows = max(1, 4_000_000 // len(member))
+        for start in range(0, replicates, rows):
+            stop = min(start + rows, replicates)
+            drawn = rng.integers(len(member), size=(stop - start, len(member)))
+            deviations[start:stop] += centred[drawn].sum(axis=1)
+    return deviations
+
+
+def _group_means(values: FloatArray, groups: IntArray) -> FloatArray:
+    group = codes(groups)
+    means = np.bincount(group, values) / np.bincount(group)
+    return np.asarray(means[group], dtype=np.float64)
+
+
+def _pooled_strata(arms: TwoArms) -> IntArray:
+    """Returns the strata with those pooled (-> 0) that have fewer than two clusters in an arm."""
+    pooled = arms.strata + 1
+    for side in (True, False):
+        chosen = arms.treated == side
+        small = _small(arms.strata[chosen], arms.clusters[chosen])
+        pooled = np.where(np.isin(arms.strata, small), 0, pooled)
+    return _absorb(pooled, arms)
+
+
+def _absorb(pooled: IntArray, arms: TwoArms) -> IntArray:
+    """Returns one stratum for all where even the pooled one is too small in an arm."""
+    for side in (True, False):
+        chosen = (arms.treated == side) & (pooled == 0)
+        if (pooled == 0).any() and len(np.unique(arms.clusters[chosen])) < 2:
+            return np.zeros_like(pooled)
+    return pooled
+
+
+def _pool_small(strata: IntArray, clusters: IntArray) -> IntArray:
+    pooled = np.where(np.isin(strata, _small(strata, clusters)), 0, strata + 1)
+    lone = (pooled == 0).any() and len(np.unique(clusters[pooled == 0])) < 2
+    return np.zeros_like(pooled) if lone else pooled
+
+
+def _small(strata: IntArray, clusters: IntArray) -> IntArray:
+    """Returns the strata that hold fewer than two clusters."""
+    pairs = np.unique(np.stack([strata, clusters]), axis=1)
+    found, n_clusters = np.unique(pairs[0], return_counts=True)
+    return np.asarray(found[n_clusters < 2], dtype=np.int64)
+
+
+def _some(value: float | None) -> float:
+    if value is None:
+        raise ValueError("an interval without ends")
+    return value

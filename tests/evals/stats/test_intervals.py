@@ -1,0 +1,94 @@
+"""Intervals against statistical tables, scipy and simulated coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mixctl.evals.stats import intervals
+from mixctl.evals.stats.arms import two_arms
+from mixctl.evals.stats.streams import stream
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 24), (7, 30), (24, 24), (500, 1000)])
+def test_wilson_equals_scipy(successes, n):
+    ours = intervals.wilson(successes / n, n)
+    theirs = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_newcombe_equals_the_published_example():
+    # Newcombe 1998, table II, method 10: 56/70 - 48/80 = 0.2, interval 0.0524 to 0.3339.
+    first, second = intervals.wilson(56 / 70, 70), intervals.wilson(48 / 80, 80)
+    found = intervals.newcombe(56 / 70, first, 48 / 80, second)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_difference_is_close_to_welch():
+    rng = np.random.default_rng(0)
+    inside, outside = rng.normal(1, 1, 40), rng.normal(0, 2, 60)
+    arms = two_arms(np.r_[inside, outside], np.arange(100) < 40, np.zeros(100), np.arange(100))
+    found = intervals.difference_interval(arms, stream("x"))
+    welch = stats.ttest_ind(inside, outside, equal_var=False).confidence_interval()
+    width = welch.high - welch.low
+    assert found.low == pytest.approx(welch.low, abs=0.06 * width)
+    assert found.high == pytest.approx(welch.high, abs=0.06 * width)
+    assert found.se == pytest.approx(np.sqrt(inside.var(ddof=1) / 40 + outside.var(ddof=1) / 60))
+
+
+def test_clusters_widen_the_interval():
+    rng = np.random.default_rng(1)
+    values = np.repeat(rng.normal(size=20), 5)
+    alone = intervals.mean_interval(values, np.zeros(100, int), np.arange(100), stream("x"))
+    grouped = intervals.mean_interval(values, np.zeros(100, int), np.arange(100) // 5, stream("x"))
+    assert grouped.se == pytest.approx(np.std(values[::5], ddof=1) / np.sqrt(20))
+    assert grouped.se / alone.se == pytest.approx(np.sqrt(5), rel=0.05)
+
+
+def test_effective_items_of_copies_is_the_number_of_clusters():
+    values = np.repeat([0.0, 1.0, 1.0, 0.0], 6)
+    assert intervals.effective_items(values, np.arange(24) // 6) == pytest.approx(3.0)
+    assert intervals.effective_items(values, np.arange(24)) == 24
+
+
+def test_no_spread_gives_no_bootstrap_interval():
+    found = intervals.mean_interval(np.ones(8), np.zeros(8, int), np.arange(8), stream("x"))
+    assert found == intervals.NO_INTERVAL
+
+
+def test_auc_of_separated_arms_has_an_honest_interval():
+    arms = two_arms(np.arange(20.0), np.arange(20) >= 10, np.zeros(20), np.arange(20))
+    found = intervals.auc_interval(arms, stream("x"))
+    assert found.high == 1.0
+    assert found.low == pytest.approx(10 / (10 + 1.959964**2))
+
+
+def test_strata_with_single_items_are_pooled():
+    arms = two_arms(
+        np.array([1.0, 2.0, 4.0, 0.0, 1.0, 2.5]),
+        np.arange(6) < 3,
+        np.array([0, 1, 2, 0, 1, 2]),
+        np.arange(6),
+    )
+    found = intervals.difference_interval(arms, stream("x"))
+    assert found.se is not None and found.se > 0
+
+
+@pytest.mark.parametrize("shape", ["normal", "skewed", "auc"])
+def test_coverage(shape):
+    """95% intervals of a difference (and of the AUC) cover in 95% of 400 samples of 24 and 24."""
+    rng = np.random.default_rng(11)
+    hits = 0
+    treated, strata = np.arange(48) < 24, np.arange(48) % 2
+    for sample in range(400):
+        values = rng.gamma(2, size=48) if shape == "skewed" else rng.normal(size=48)
+        values = values + treated * 1.0 + strata * 3
+        arms = two_arms(values, treated, strata, np.arange(48))
+        names = stream("coverage", shape, sample)
+        if shape == "auc":
+            found, truth = intervals.auc_interval(arms, names), stats.norm.cdf(1 / np.sqrt(2))
+        else:
+            found, truth = intervals.difference_interval(arms, names), 1.0
+        hits += found.low <= truth <= found.high
+    assert stats.binomtest(hits, 400, 0.95).pvalue > 1e-3, hits / 400

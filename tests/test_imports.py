@@ -1,0 +1,92 @@
+"""What may import what: the light start of the command line, and the direction of dependencies."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("shards", "injections", "pipeline", "evals")
+ALLOWED = {
+    "shards": {"shards"},
+    "injections": {"injections", "shards"},
+    "pipeline": set(PACKAGES) | {"trainer_configs"},
+    "evals": {"evals", "shards"},
+}
+HEAVY = (
+    "torch",
+    "datatrove",
+    "litgpt",
+    "litdata",
+    "lightning",
+    "transformers",
+    "scipy",
+    "matplotlib",
+)
+
+START = """
+import sys
+from mixctl.pipeline.cli import main
+sys.argv = ["mixctl", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("\\n" + " ".join(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def imported_packages(source: str, package: str) -> set[str]:
+    """Returns which of mixctl's packages the source imports, inside functions too."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{absolute(node, package)}.{alias.name}" for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("mixctl.")}
+
+
+def absolute(node: ast.ImportFrom, package: str) -> str:
+    """Returns the absolute name of the module that an import statement in `package` names."""
+    if not node.level:
+        return node.module or ""
+    parents = package.split(".")
+    kept = parents[: len(parents) - node.level + 1]
+    return ".".join([*kept, node.module] if node.module else kept)
+
+
+def test_imported_packages_sees_every_form() -> None:
+    source = """
+import mixctl.shards.order
+from mixctl import evals
+def later():
+    from ..pipeline import cli
+    from ...injections.base import Kind
+"""
+    assert imported_packages(source, "mixctl.evals") >= {"shards", "evals", "pipeline"}
+    assert "injections" in imported_packages(source, "mixctl.evals.stats")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_dependencies_point_one_way(package: str) -> None:
+    wrong = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parent = ".".join(["mixctl", *path.relative_to(ROOT).parent.parts])
+        found = imported_packages(path.read_text("utf-8"), parent) - ALLOWED[package]
+        wrong += [f"{path.relative_to(ROOT)} imports mixctl.{name}" for name in sorted(found)]
+    assert wrong == []
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "mixctl" in loaded
+    assert sorted(set(HEAVY) & set(loaded)) == []

@@ -1,0 +1,88 @@
+"""The wheel as a stranger gets it: what is inside, and `mixctl --help` without the heavy packages.
+
+Needs the package index that pip is set up with. The wheel is built from a copy, so that neither a
+stale build folder gets into it nor a new one into the repository.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path, PurePosixPath
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("evals", "injections", "pipeline", "shards", "trainer_configs")
+LIGHT = ("click",)
+"""All that the command line may import to print its help."""
+DATA = {".yaml", ".html", ".j2"}
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Returns what the command printed; fails the test with its errors if it failed."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("source")
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # folders that must stay out of the wheel
+    for name in ("tests", "docs", "tools"):
+        (source / name).mkdir()
+        (source / name / "stray.py").touch()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def shipped(wheel: Path) -> set[str]:
+    """Returns the files of the wheel but for its metadata."""
+    with ZipFile(wheel) as archive:
+        names = archive.namelist()
+    return {name for name in names if not name.split("/")[0].endswith(".dist-info")}
+
+
+def test_wheel_holds_mixctl_and_nothing_else(wheel: Path) -> None:
+    kinds = {
+        name: PurePosixPath(name).suffix
+        for name in shipped(wheel)
+        if PurePosixPath(name).name != "py.typed"
+    }
+    assert {name for name in kinds if not name.startswith("mixctl/")} == set()
+    assert {name: kind for name, kind in kinds.items() if kind not in DATA | {".py"}} == {}
+
+
+def test_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
+    wanted = {
+        f"mixctl/{path.relative_to(ROOT).as_posix()}"
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in DATA | {".py"} or path.name == "py.typed"
+    }
+    assert wanted - shipped(wheel) == set()
+
+
+def test_help_runs_without_the_heavy_packages(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt")
+    run(*pip, *LIGHT)
+    run(*pip, "--no-deps", wheel)
+    text = run(tmp_path / "env" / "bin" / "mixctl", "--help", cwd=tmp_path)
+    for command in ("check", "plan", "build", "verify", "show", "eval", "schema", "demo"):
+        assert command in text
+    listed = run(python, "-m", "pip", "list", "--format", "freeze")
+    assert "torch==" not in listed and "datatrove==" not in listed

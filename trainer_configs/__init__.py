@@ -1,0 +1,1 @@
+"""LitGPT configs for `litgpt pretrain --config`, read with importlib.resources."""
