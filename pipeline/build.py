@@ -37,7 +37,7 @@ from mixctl.pipeline.seal import Sealed, seal
 from mixctl.pipeline.tokenize import ReadCorpus, TokenizeDocuments, n_tokenize_tasks
 from mixctl.shards.chunks import token_dtype
 from mixctl.shards.errors import InputError
-from mixctl.shards.files import FILE_DIGEST_BYTES, digest_bytes
+from mixctl.shards.files import FILE_DIGEST_BYTES, digest_bytes, remove_partials
 from mixctl.shards.layout import Layout, train_layout, val_layout
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
 
@@ -263,6 +263,7 @@ def _mix(
     if not stage.exists():
         _remove_stale(out)
     stage.mkdir(parents=True, exist_ok=True)
+    remove_partials(out)
     save_overlay(make_overlay(prepared.plan), source.overlay)
     n_tasks = n_mix_tasks(prepared.layout, prepared.val_layout)
     run_stage("mix", [MixChunks(source)], stage, n_tasks, workers)

@@ -87,6 +87,11 @@ def main() -> None:
     except VerificationError as error:
         _complain(error.findings)
         sys.exit(1)
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        _complain(["torchvision does not fit this torch: pip uninstall torchvision"])
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)

@@ -179,16 +179,11 @@ def verify(directory: Path, full: bool, as_json: bool) -> None:
     """Reads the build in DIR back through the stock loader and compares it with its record."""
     from dataclasses import asdict
 
+    from mixctl.pipeline.text import print_verified
     from mixctl.shards.verify import verify as verify_build
 
     report = verify_build(directory, full=full)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(
-        f"{directory}: verified{'' if full else ' (a sample; --full checks every byte)'}: "
-        f"{report.files} files, "
-        f"{report.placements:,} placements, {report.blocks:,} blocks by digest, {report.batches:,} "
-        "micro-batches "
-        f"through the stock loader"
-    )
+    print_verified(report, directory, full)

@@ -97,7 +97,9 @@ def _manifest(plan: Plan, mixed: MixSource, train: list[Receipt]) -> list[str]:
 def _trainer_configs(plan: Plan, mixed: MixSource) -> list[str]:
     names = {"litgpt.yaml": TRAIN} | ({"litgpt-control.yaml": CONTROL} if mixed.control else {})
     for name, part in names.items():
-        config = litgpt_config(plan.mix.trainer_raw, plan.mix.trainer, mixed.out, part)
+        config = litgpt_config(
+            plan.mix.trainer_raw, plan.mix.trainer, mixed.topology, mixed.out, part
+        )
         write_text(mixed.out / name, yaml.safe_dump(config, sort_keys=False))
     return list(names)
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from mixctl.pipeline.show import Shown
 from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
 from mixctl.shards.record import BuildRecord
+from mixctl.shards.verify import VerifyReport
 
 ENVIRONMENT = "LITDATA_DISABLE_VERSION_CHECK=1"
 """litdata otherwise asks its package index at every start and urges an upgrade that changes the
@@ -112,3 +113,19 @@ def print_shown(shown: Sequence[Shown], n_all: int) -> None:
         console.print(text)
         console.print()
     console.print(f"{len(shown)} of {n_all:,} placements")
+
+
+def print_verified(report: VerifyReport, build: Path, full: bool) -> None:
+    """Prints what was looked at, and where a moved build was made."""
+    console = Console(highlight=False, soft_wrap=True)
+    sample = "" if full else " (a sample; --full checks every byte)"
+    console.print(
+        f"{build}: verified{sample}: {report.files} files, {report.placements:,} placements, "
+        f"{report.blocks:,} blocks by digest, {report.batches:,} micro-batches through the stock "
+        f"loader"
+    )
+    if report.moved_from is not None:
+        console.print(
+            f"It was built in {report.moved_from}. To train on it here:  "
+            f"{train_command(build.resolve() / 'litgpt.yaml')} --data.data_path {build.resolve()}"
+        )

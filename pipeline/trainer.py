@@ -204,7 +204,7 @@ def _model_value(config: TrainerConfig, name: str) -> int | None:
 
 
 def litgpt_config(
-    raw: dict[str, Any], config: TrainerConfig, build: Path, train: str
+    raw: dict[str, Any], config: TrainerConfig, topology: Topology, build: Path, train: str
 ) -> dict[str, Any]:
     """Returns the config that reads the folder `train` of the build, all else as it was."""
     made = copy.deepcopy(raw)
@@ -217,7 +217,8 @@ def litgpt_config(
             "num_workers": config.data.init_args.num_workers,
         },
     }
-    made["train"]["max_tokens"] = config.train.max_tokens
+    made["train"]["max_tokens"] = topology.max_tokens
+    made["train"]["max_seq_length"] = topology.max_seq_length
     made["out_dir"] = (
         config.out_dir if train == "train" else f"{config.out_dir.rstrip('/')}-control"
     )

@@ -43,7 +43,14 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         sync(partial)
         os.replace(partial, path)
+        sync(path.parent)
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what writes that were killed left behind; only while nobody else writes there."""
+    for partial in folder.rglob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
@@ -59,7 +66,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file's content to disk."""
+    """Flushes a file's content, or a folder's names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -87,6 +87,7 @@ def _layout(topology: Topology, micro_batches: int, token_bytes: int, chunk_byte
     chunks = -(-micro_batches // per_chunk)
     chunks = min(chunks, MAX_CHUNKS_PER_WORKER)
     per_chunk = max(-(-micro_batches // chunks), -(-2 // topology.micro_batch))
+    chunks = -(-micro_batches // per_chunk)
     if per_chunk * micro_batch_bytes > _MAX_CHUNK_BYTES:
         raise InputError(
             f"a worker's share of {micro_batches} micro-batches needs more than "

@@ -21,7 +21,7 @@ from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.manifest import read_blocks, read_items, read_placements, read_replacements
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record, record_text
 from mixctl.shards.verify_chunks import check_chunks
-from mixctl.shards.verify_files import check_files, check_trainer
+from mixctl.shards.verify_files import check_files, check_trainer, moved_from
 from mixctl.shards.verify_loader import check_loader
 from mixctl.shards.verify_manifest import check_manifest
 
@@ -36,6 +36,7 @@ class VerifyReport:
     placements: int = 0
     blocks: int = 0
     batches: int = 0
+    moved_from: str | None = None
     findings: list[str] = field(default_factory=list)
 
     def raise_findings(self) -> None:
@@ -59,6 +60,7 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     findings, report.files = check_files(build, record, full)
     report.findings += findings
     report.raise_findings()
+    report.moved_from = moved_from(build)
     try:
         items, placements = read_items(build), read_placements(build)
         blocks, replacements = read_blocks(build), read_replacements(build)

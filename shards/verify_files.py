@@ -81,19 +81,20 @@ def _check_config(path: Path, build: Path, record: BuildRecord, split: str) -> l
         "data.seed": geometry.data_seed,
         "data.num_workers": geometry.workers,
         "data.split_names": [split, "val"],
-        "data.data_path": str(build.resolve()),
+        "train.max_seq_length": geometry.max_seq_length,
     }
     return [
-        f"{path}: {key} is {found[key]!r}, the build needs {value!r}{_moved(key)}"
+        f"{path}: {key} is {found[key]!r}, the build needs {value!r}"
         for key, value in expected.items()
         if found[key] != value
     ]
 
 
-def _moved(key: str) -> str:
-    return (
-        " (a build that is moved needs its path changed there)" if key.endswith("data_path") else ""
-    )
+def moved_from(build: Path) -> str | None:
+    """Returns the folder that litgpt.yaml names, when the build has been moved or copied since."""
+    config = yaml.safe_load((build / "litgpt.yaml").read_text(encoding="utf-8"))
+    named = str(config["data"]["init_args"]["data_path"])
+    return named if named != str(build.resolve()) else None
 
 
 def _geometry_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -107,5 +108,5 @@ def _geometry_of(config: dict[str, Any]) -> dict[str, Any]:
         "data.seed": data["seed"],
         "data.num_workers": data["num_workers"],
         "data.split_names": data["split_names"],
-        "data.data_path": data["data_path"],
+        "train.max_seq_length": config["train"]["max_seq_length"],
     }

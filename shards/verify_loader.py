@@ -23,6 +23,7 @@ SAMPLE_BATCHES = 4
 
 def check_loader(build: Path, record: BuildRecord, full: bool) -> tuple[list[str], int]:
     """Returns (findings, batches read) over all splits of the build."""
+    _chunk.cache_clear()  # a chunk may have been replaced since an earlier call in this process
     geometry = record.geometry
     topology = geometry.topology()
     train = TrainingOrder(topology, geometry.layout())

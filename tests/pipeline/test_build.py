@@ -205,6 +205,16 @@ def test_a_folder_with_other_things_is_refused(workspace, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photo.jpg", "work"]
 
 
+def start_build(shared, out):
+    """Returns a running `mixctl build` in a process group of its own."""
+    command = [sys.executable, "-m", "mixctl.pipeline.cli", "build"]
+    command += [str(shared.mix(name="built.yaml")), "--out", str(out), "--control"]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(
+        [*command, "--workers", "2"], stdout=quiet, stderr=quiet, start_new_session=True
+    )
+
+
 def test_killed_builds_continue_to_the_same_bytes(shared, built, tmp_path):
     """SIGKILL at moments spread over the run; each next build continues, the last one ends."""
     out = tmp_path / "out"
@@ -226,6 +236,21 @@ def test_killed_builds_continue_to_the_same_bytes(shared, built, tmp_path):
     build(shared.mix(name="built.yaml"), out, control=True)
     assert_same(built, out)
     assert not (out / ".work").exists()
+
+
+def test_what_a_killed_write_left_is_removed(shared, built, tmp_path):
+    """Killed while mixing, half a chunk under its temporary name: the next build ends clean."""
+    out = tmp_path / "out"
+    child = start_build(shared, out)
+    while child.poll() is None and not list(out.glob(".work/mix-*/overlay.npz")):
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert list(out.glob(".work/mix-*")), "killed too late to try anything"
+    (out / "train").mkdir(exist_ok=True)
+    (out / "train" / ".chunk-000001.bin.999999.partial").write_bytes(b"half")
+    build(shared.mix(name="built.yaml"), out, control=True)
+    assert_same(built, out)
 
 
 def test_a_changed_mix_does_not_reuse_an_interrupted_build(shared, built, tmp_path):

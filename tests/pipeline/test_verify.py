@@ -198,3 +198,10 @@ def test_a_record_that_leads_out_of_the_build_is_refused(copy):
     (copy / "mix.json").write_text(json.dumps(raw))
     with pytest.raises(VerificationError, match="leaves the build"):
         verify(copy)
+
+
+def test_a_moved_build_verifies_and_says_where_it_came_from(built, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(built, moved)
+    assert verify(moved).moved_from == str(built.resolve())
+    assert verify(built).moved_from is None

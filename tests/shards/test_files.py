@@ -1,0 +1,78 @@
+"""Writes leave the old content or the new; digests are blake2b."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixctl.shards.files import digest_bytes, digest_file, replacing, write_bytes, write_text
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("old", [None, "old"])
+def test_interrupted_write_leaves_the_old_content(
+    tmp_path: Path, error: type[BaseException], old: str | None
+) -> None:
+    path = tmp_path / "mix.json"
+    if old:
+        path.write_text(old)
+    with pytest.raises(error), replacing(path) as partial:
+        partial.write_text("half of the n")
+        raise error
+    assert [found.name for found in tmp_path.iterdir()] == (["mix.json"] if old else [])
+    assert not old or path.read_text() == old
+
+
+def test_killed_write_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "mix.json"
+    path.write_text("old")
+    script = (
+        "import os, sys, pathlib\n"
+        "from mixctl.shards.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env=os.environ | _path())
+    assert done.returncode == -9
+    assert path.read_text() == "old"
+
+
+def _path() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+
+
+def test_old_content_stays_readable_until_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+        assert partial.parent == path.parent and partial != path
+    assert path.read_text() == "new"
+    assert [found.name for found in tmp_path.iterdir()] == ["a"]
+
+
+def test_nothing_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_text_is_utf8_without_newline_translation(tmp_path: Path) -> None:
+    write_text(tmp_path / "deep" / "a", "ü\nb\r\n")
+    assert (tmp_path / "deep" / "a").read_bytes() == b"\xc3\xbc\nb\r\n"
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20 + 5])
+def test_digest_of_a_file_is_the_digest_of_its_bytes(tmp_path: Path, n_bytes: int) -> None:
+    data = bytes(range(256)) * (n_bytes // 256) + bytes(n_bytes % 256)
+    write_bytes(tmp_path / "a", data)
+    expected = hashlib.blake2b(data, digest_size=16).hexdigest()
+    assert digest_file(tmp_path / "a") == digest_bytes(data) == expected
+    assert digest_bytes(data, 8) == hashlib.blake2b(data, digest_size=8).hexdigest()

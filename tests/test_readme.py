@@ -1,0 +1,66 @@
+"""The README's mix file and commands, run as they stand on a made-up corpus."""
+
+import random
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.support.workspace import random_text, trainer_config, write_jsonl, write_tokenizer
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text):
+    """Returns the indented command lines of the README that begin with mixctl."""
+    lines = re.findall(r"^    (mixctl .*)$", text, flags=re.MULTILINE)
+    return [line.split("#")[0].strip() for line in lines]
+
+
+def prepare(folder):
+    """Writes what the README's mix file names."""
+    chance = random.Random(3)
+    (folder / "data/base").mkdir(parents=True)
+    texts = [random_text(chance, chance.randint(50, 400)) for _ in range(5500)]
+    for part in range(3):
+        rows = [{"text": text} for text in texts[part::3]]
+        write_jsonl(folder / f"data/base/{part}.jsonl", rows)
+    write_tokenizer(folder / "checkpoints/tok")
+    questions = [
+        {
+            "id": f"q{n}",
+            "benchmark": "arc",
+            "question": f"What follows w{n % 300} and w{n // 300}?",
+            "choices": ["w1", "w2", "w3", "w4"],
+            "gold": n % 4,
+        }
+        for n in range(1600)
+    ]
+    write_jsonl(folder / "questions.jsonl", questions)
+    config = trainer_config(global_batch_size=16, max_seq_length=128, max_tokens=16 * 128 * 1000)
+    config["model_config"]["block_size"] = 128
+    (folder / "litgpt.yaml").write_text(yaml.safe_dump(config))
+    (folder / "mix.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
+
+
+def test_the_mix_and_the_commands_work_as_they_stand(tmp_path):
+    prepare(tmp_path)
+    commands = [line for line in blocks(README) if " eval " not in line]
+    assert [line.split()[1] for line in commands] == ["check", "plan", "build", "verify", "show"]
+    for line in commands:
+        command = [sys.executable, "-m", "mixctl.pipeline.cli", *shlex.split(line)[1:]]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert (tmp_path / "mix.plan.png").exists()
+    assert (tmp_path / "out/run1/litgpt-control.yaml").exists()
+
+
+def test_every_file_that_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
