@@ -145,16 +145,19 @@ def _progress() -> Iterator[Progress]:
 
 
 def _plain_progress() -> Progress:
-    start = last = time.monotonic()
+    start: tuple[float, int] | None = None
+    last = 0.0
 
     def tell(label: str, done: int, total: int) -> None:
-        nonlocal last
+        nonlocal start, last
         now = time.monotonic()
-        if now - last < _PLAIN_SECONDS or not done:
+        if start is None:  # the time before the first batch went into imports
+            start, last = (now, done), now
+        if now - last < _PLAIN_SECONDS or done <= start[1]:
             return
         last = now
-        left = (now - start) * (total - done) / done
-        rate = done / (now - start)
+        rate = (done - start[1]) / (now - start[0])
+        left = (total - done) / rate
         line = f"{label}: {done:,} of {total:,} tokens, {rate:,.0f} tokens/s, {left:.0f} s left"
         click.echo(line, err=True)
 

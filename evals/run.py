@@ -31,6 +31,7 @@ from mixctl.evals.scorers.base import FloatArray, ItemScore, Scorer
 from mixctl.evals.scorers.registry import scorer_for
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
+from mixctl.shards.manifest import TABLES
 from mixctl.shards.record import BuildRecord, read_record
 
 Progress = Callable[[str, int, int], None]
@@ -81,6 +82,7 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
         InputError: when the build, a checkpoint or the output folder is not what it should be.
     """
     record = read_record(settings.build)
+    check_manifest(settings.build, record)
     experiments = read_experiments(settings.build)
     check_out(settings.out)
     runs, twins, notes = _checkpoints(settings, record)
@@ -97,6 +99,23 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     )
     results.write_results(settings.out, found, [path for path, _ in scored])
     return found
+
+
+def check_manifest(build: Path, record: BuildRecord) -> None:
+    """Refuses a manifest that is not the one that the build was sealed with.
+
+    Raises:
+        InputError: when a table's content does not match its digest in mix.json.
+    """
+    changed = [
+        f"{build / name}: does not match its digest in mix.json; see: mixctl verify {build}"
+        for name in TABLES
+        if name in record.files
+        and (build / name).is_file()
+        and digest_file(build / name) != record.files[name].digest
+    ]
+    if changed:
+        raise InputError(changed)
 
 
 def check_out(out: Path) -> None:

@@ -35,6 +35,7 @@ from mixctl.pipeline.plan import Plan, make_plan
 from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
 from mixctl.pipeline.seal import Sealed, seal
 from mixctl.pipeline.tokenize import ReadCorpus, TokenizeDocuments, n_tokenize_tasks
+from mixctl.pipeline.trainer import litgpt_config, litgpt_problems
 from mixctl.shards.chunks import token_dtype
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import FILE_DIGEST_BYTES, digest_bytes, remove_partials
@@ -69,6 +70,8 @@ def prepare(mix_path: Path) -> Prepared:
     """
     mix = read_mix(mix_path)
     problems: list[str] = []
+    made = litgpt_config(mix.trainer_raw, mix.trainer, mix.topology, mix.folder, "train")
+    problems += litgpt_problems(made, mix.trainer_path)
     corpus = _corpus(mix, problems)
     layouts: tuple[Layout, Layout] | None = None
     plan: Plan | None = None

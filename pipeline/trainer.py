@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixctl.injections.config import Strict
 from mixctl.pipeline.yamlfile import parse, read_yaml
-from mixctl.shards.errors import InputError
+from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.topology import Topology
 
 LITDATA_NAMES = ("LitData", "litgpt.data.LitData", "litgpt.data.lit_data.LitData")
@@ -223,3 +223,24 @@ def litgpt_config(
         config.out_dir if train == "train" else f"{config.out_dir.rstrip('/')}-control"
     )
     return made
+
+
+def litgpt_problems(config: dict[str, Any], path: Path) -> list[str]:
+    """Returns why `litgpt pretrain` would refuse a config, by asking its own parser."""
+    from jsonargparse import ArgumentError, ArgumentParser
+    from litgpt.config import name_to_config
+    from litgpt.pretrain import setup
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(setup, as_positional=False)
+    try:
+        parser.parse_object(config)
+    except ArgumentError as error:
+        reason = " ".join(str(error).split())[:500]
+        return [f"{path}: litgpt pretrain refuses it: {reason}"]
+    name = str(config["model_name"])
+    if config.get("model_config") is None and name.split("/")[-1] not in name_to_config:
+        return [
+            f"{path}: model_name: LitGPT knows no model '{name}'{nearest(name, name_to_config)}"
+        ]
+    return []

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+_MOST_LISTED = 20
+
 
 class InputError(Exception):
     """Wrong usage or wrong input: one message per problem, exit code 2, nothing written."""
@@ -34,9 +36,9 @@ class VerificationError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Returns ` (did you mean 'x'?)` for the closest valid name, else the list of valid names."""
+    """Returns ` (did you mean 'x'?)` for the closest valid name, else the valid names if few."""
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f" (did you mean '{close[0]}'?)"
-    return f" (valid: {', '.join(names)})" if names else ""
+    return f" (valid: {', '.join(names)})" if 0 < len(names) <= _MOST_LISTED else ""

@@ -189,6 +189,15 @@ TRAINER_PROBLEMS = {
         "the model embeds 128 token ids, the tokenizer",
     ),
     "too short": ({"max_tokens": 600}, "gives 1 whole steps: at least 2 are needed"),
+    "what only LitGPT checks": (
+        {"eval": {"interval": [3]}},
+        'litgpt pretrain refuses it: Parser key "eval.interval"',
+    ),
+    "no model name": ({"model_name": None}, 'Key "model_name" is required'),
+    "an unknown model": (
+        {"model_name": "pythia-14n", "model_config": None},
+        "LitGPT knows no model 'pythia-14n' (did you mean 'pythia-14m'?)",
+    ),
     "misspelt": ({"num_node": 1}, "unknown key 'num_node' (did you mean 'num_nodes'?)"),
 }
 

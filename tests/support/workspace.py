@@ -49,6 +49,7 @@ def trainer_config(**changes: Any) -> dict[str, Any]:
     """Returns a LitGPT config of 200 steps x 8 sequences x 64 tokens; `changes` go to devices,
     train, ..."""
     config: dict[str, Any] = {
+        "model_name": "tiny",
         "model_config": {
             "name": "tiny",
             "block_size": 64,
