@@ -1,5 +1,7 @@
 """The plan: exact doses, and experiments that leave each other alone."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -158,3 +160,43 @@ def test_arms_are_stratified_by_benchmark(workspace):
     for number in range(3):
         mine = strata[assigned.arm == number]
         assert abs((mine == "a").sum() - 10) <= 1
+
+
+def arms_of(plan, name):
+    """Returns {item: arm} of an experiment."""
+    assigned = next(e.assigned for e in plan.experiments if e.config.name == name)
+    names = [assigned.arms[a].name for a in assigned.arm]
+    return dict(zip([i.item for i in assigned.items], names, strict=True))
+
+
+def test_arms_depend_on_the_experiment_and_not_on_its_neighbours(workspace):
+    alone = plan_of(workspace, quiz())
+    both = plan_of(workspace, quiz(), quiz(name="again"), canaries())
+    assert arms_of(alone, "quiz") == arms_of(both, "quiz")
+    assert arms_of(both, "quiz") != arms_of(both, "again")
+    other_seed = plan_of(workspace, quiz(), seed=18)
+    assert arms_of(alone, "quiz") != arms_of(other_seed, "quiz")
+
+
+def test_equal_payloads_and_clusters_stay_together(workspace):
+    """Twins by text, by cluster, and by a chain of both: each group is in one arm, totals exact."""
+    rows = [{"id": f"s{n}", "text": f"w{n} w{n + 1}"} for n in range(40)]
+    rows += [{"id": f"t{n}", "text": f"w{n} w{n + 1}"} for n in range(6)]
+    rows += [{"id": f"c{n}", "text": f"w{n} w{n} w{n}", "cluster": n // 3} for n in range(12)]
+    rows += [{"id": "link", "text": "w0 w1", "cluster": 0}]
+    path = workspace.folder / "clusters.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    half = [{"name": "a", "items": 25, "copies": 0}, {"name": "b", "items": 25, "copies": 1}]
+    for seed in range(6):
+        plan = plan_of(workspace, documents(items="clusters.jsonl", arms=half), seed=seed)
+        found = arms_of(plan, "docs")
+        assert sorted(found.values()).count("a") == sorted(found.values()).count("b") == 25
+        for group in [[f"s{n}", f"t{n}"] for n in range(1, 6)] + [
+            ["s0", "t0", "link", "c0", "c1", "c2"],
+            ["c3", "c4", "c5"],
+        ]:
+            assert len({found.get(name) for name in group}) == 1
+        assigned = plan.experiments[0].assigned
+        labels = dict(zip([i.item for i in assigned.items], assigned.clusters, strict=True))
+        if "s0" in labels:
+            assert labels["s0"] == labels["t0"] == labels["c2"] == "c0"
