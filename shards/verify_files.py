@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from mixctl.shards.chunks import INDEX_NAME, index_text
 from mixctl.shards.files import digest_file
 from mixctl.shards.record import BuildRecord
 
@@ -30,8 +31,25 @@ def check_files(build: Path, record: BuildRecord, full: bool) -> tuple[list[str]
             )
         elif (full or not name.endswith(".bin")) and digest_file(path) != expected.digest:
             findings.append(f"{path}: its content does not match the digest in mix.json")
+    findings += _check_indexes(build, record)
     findings += [f"{build / name}: not part of the build" for name in _strangers(build, record)]
     return findings, len(record.files)
+
+
+def _check_indexes(build: Path, record: BuildRecord) -> list[str]:
+    """Returns the index files that are not those of equal chunks in the order of their names."""
+    geometry = record.geometry
+    layouts = {"train": geometry.layout(), "val": geometry.val_layout()}
+    if record.control:
+        layouts["control/train"] = geometry.layout()
+    found = []
+    for part, layout in layouts.items():
+        shape = (layout.n_chunks, layout.blocks_per_chunk)
+        path = build / part / INDEX_NAME
+        expected = index_text(*shape, geometry.sequence_tokens, geometry.dtype)
+        if not path.is_file() or path.read_bytes() != expected.encode():
+            found.append(f"{path}: is not the index of {shape[0]} chunks of {shape[1]} blocks")
+    return found
 
 
 def _unsafe(record: BuildRecord) -> list[str]:

@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mixctl.shards import verify_loader
 from mixctl.shards.errors import InputError, VerificationError
-from mixctl.shards.files import digest_file
+from mixctl.shards.files import digest_bytes, digest_file
 from mixctl.shards.manifest import write_table
+from mixctl.shards.reading import read_batches
 from mixctl.shards.record import read_record, write_record
 from mixctl.shards.verify import verify
 from mixctl.shards.verify_files import check_files
@@ -38,6 +40,18 @@ def reseal(out):
         for name, file in record.files.items()
     }
     write_record(out, record.model_copy(update={"files": files}))
+
+
+def reseal_block(out, chunk, block):
+    """Writes the digest of a block as it is into the manifest, then reseals."""
+    path = out / "manifest/blocks.parquet"
+    rows = pq.read_table(path).to_pylist()
+    data = (out / "train" / chunk).read_bytes()[12 + block * 130 :][:130]
+    for row in rows:
+        if (row["chunk"], row["block"]) == (chunk, block):
+            row["digest"] = digest_bytes(data, 8)
+    write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
+    reseal(out)
 
 
 def flip(path, byte):
@@ -148,18 +162,7 @@ def test_a_changed_base_token_is_found_by_the_twin(copy):
         if (f"chunk-{c:06d}.bin", b) not in used
     )
     flip(copy / "train" / chunk, 12 + block * 65 * 2 + 20)
-    blocks = pq.read_table(copy / "manifest/blocks.parquet").to_pylist()
-    data = (copy / "train" / chunk).read_bytes()
-    from mixctl.shards.files import digest_bytes
-
-    for row in blocks:
-        if (row["chunk"], row["block"]) == (chunk, block):
-            row["digest"] = digest_bytes(data[12 + block * 130 :][:130], 8)
-    write_table(
-        pa.Table.from_pylist(blocks, pq.read_schema(copy / "manifest/blocks.parquet")),
-        copy / "manifest/blocks.parquet",
-    )
-    reseal(copy)
+    reseal_block(copy, chunk, block)
     assert record.control
     with pytest.raises(
         VerificationError, match="differs from the twin, and nothing was placed there"
@@ -205,3 +208,39 @@ def test_a_moved_build_verifies_and_says_where_it_came_from(built, tmp_path):
     shutil.copytree(built, moved)
     assert verify(moved).moved_from == str(built.resolve())
     assert verify(built).moved_from is None
+
+
+def test_an_index_that_lists_chunks_in_another_order_is_found(copy):
+    """Every byte of every chunk is as recorded, but the loader would read them in another order."""
+    path = copy / "train/index.json"
+    index = json.loads(path.read_text())
+    index["chunks"][0], index["chunks"][1] = index["chunks"][1], index["chunks"][0]
+    path.write_text(json.dumps(index, sort_keys=True))
+    reseal(copy)
+    with pytest.raises(VerificationError, match="train/index.json: is not the index of"):
+        verify(copy)
+
+
+def test_a_loader_that_reads_in_another_order_is_found(built, monkeypatch):
+    def swapped(*arguments):
+        first, second, *rest = read_batches(*arguments)
+        yield from [second, first, *rest]
+
+    monkeypatch.setattr(verify_loader, "read_batches", swapped)
+    with pytest.raises(VerificationError, match="another micro-batch 0 than the training order"):
+        verify(built)
+    monkeypatch.setattr(verify_loader, "read_batches", lambda *a: list(read_batches(*a))[:-1])
+    with pytest.raises(VerificationError, match="micro-batches from 0 on, 4 were expected"):
+        verify(built)
+
+
+def test_a_changed_base_token_beside_a_payload_is_found_by_the_twin(copy):
+    """The block holds a placement; the changed token lies outside of it."""
+    row = pq.read_table(copy / "manifest/placements.parquet").to_pylist()[0]
+    begin, end = row["changed_offset"], row["changed_offset"] + row["changed_length"]
+    offset = end + 2 if end + 2 < 65 else begin - 3
+    place = 12 + 2 * (row["block"] * 65 + offset)
+    flip(copy / "train" / row["chunk"], place)
+    reseal_block(copy, row["chunk"], row["block"])
+    with pytest.raises(VerificationError, match="differs from the twin|are not the payload"):
+        verify(copy, full=True)
