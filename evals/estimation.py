@@ -31,6 +31,7 @@ from mixctl.evals.stats.streams import stream
 
 MIN_STRATUM_ITEMS = 2
 CONDITIONAL = "interval conditional on this pair of runs"
+GIVEN = "arms were given by the items' rows: the test holds only if they were randomised there"
 NO_SPREAD = "no interval: the items have no spread, or there are too few"
 
 
@@ -191,7 +192,10 @@ def _pairs(task: _Task, name: str) -> Iterator[tuple[Row, two.TwoArms]]:
             sample = _sample(task, arm, chosen)
             least = 1 if stratum is None else MIN_STRATUM_ITEMS
             if stratum is None or min(sample.n_treated, sample.n_holdout) >= least:
-                yield task.row(arm, stratum, name), sample
+                row = task.row(arm, stratum, name)
+                if experiment.given[chosen].any():
+                    row = replace(row, note=_joined(row.note, GIVEN))
+                yield row, sample
 
 
 def _sample(task: _Task, arm: str, chosen: BoolArray) -> two.TwoArms:

@@ -38,6 +38,7 @@ class Experiment:
         copies: int64 (n,), copies that were asked for.
         copy_items: int64 (c,), the item (by place) of each copy.
         copy_steps: int64 (c,), the step by which all of that copy was placed.
+        given: bool (n,), items whose arm was named by their row, not drawn.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Experiment:
     copies: IntArray
     copy_items: IntArray
     copy_steps: IntArray
+    given: BoolArray
 
     @property
     def is_holdout(self) -> BoolArray:
@@ -158,7 +160,14 @@ def _experiment(
         copies=np.array([columns["copies"][i] for i in rows], dtype=np.int64),
         copy_items=pairs[:, 0],
         copy_steps=pairs[:, 1],
+        given=_given(rows, columns),
     )
+
+
+def _given(rows: IntArray, columns: Mapping[str, list[object]]) -> BoolArray:
+    """Returns which items were not randomised; all were where the manifest does not say."""
+    drawn = columns.get("randomised")
+    return np.array([drawn is not None and drawn[i] is False for i in rows], dtype=np.bool_)
 
 
 def _filled(clusters: Strings, items: list[Item]) -> Strings:

@@ -28,6 +28,8 @@ from pydantic import (
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME_RULE = "letters, digits, '.', '_' and '-', beginning with a letter or digit"
+MOST_COPIES = 2**31 - 1
+"""the manifest counts copies in 32 bits"""
 Name = Annotated[str, StringConstraints(max_length=200)]
 
 
@@ -93,7 +95,7 @@ class Arm(Strict):
 
     name: Name
     items: Annotated[int | Literal["rest"] | None, BeforeValidator(_arm_items)] = None
-    copies: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    copies: Annotated[int, Field(ge=0, le=MOST_COPIES)]
     during: Window | None = None
     schedule: Schedule | None = None
     placement: Mode | None = None

@@ -24,7 +24,6 @@ from pydantic import Field, model_validator
 
 from mixctl.injections.base import Item, Kind, KindContext
 from mixctl.injections.config import ExperimentConfig, Strict
-from mixctl.injections.encode import Encoder
 from mixctl.injections.rows import Row, read_rows
 from mixctl.shards.meta import ContaminationMeta
 
@@ -91,14 +90,28 @@ def common_prefix(encoded: list[NDArray[np.uint32]]) -> int:
 def _make_items(config: ExperimentConfig, context: KindContext) -> list[Item]:
     config = cast(ContaminationConfig, config)
     rows = read_rows(context.folder / config.items, QuestionRow)
-    return [_item(name, row, config, context.encoder) for name, row in rows]
+    texts = [_texts(row, config) for _, row in rows]
+    encoded = iter(context.encoder.payloads([text for of_row in texts for text in of_row]))
+    return [
+        _item(name, row, of_row, [next(encoded) for _ in of_row], config)
+        for (name, row), of_row in zip(rows, texts, strict=True)
+    ]
 
 
-def _item(name: str, row: QuestionRow, config: ContaminationConfig, encoder: Encoder) -> Item:
+def _texts(row: QuestionRow, config: ContaminationConfig) -> list[str]:
+    """Returns the question with each of its choices."""
+    template = config.benchmarks.get(row.benchmark, BenchmarkConfig()).template or config.template
+    return [question_text(row, choice, template) for choice in row.choices]
+
+
+def _item(
+    name: str,
+    row: QuestionRow,
+    texts: list[str],
+    encoded: list[NDArray[np.uint32]],
+    config: ContaminationConfig,
+) -> Item:
     benchmark = config.benchmarks.get(row.benchmark, BenchmarkConfig())
-    template = benchmark.template or config.template
-    texts = [question_text(row, choice, template) for choice in row.choices]
-    encoded = encoder.payloads(texts)
     cut = common_prefix(encoded)
     meta = ContaminationMeta(
         benchmark=row.benchmark,

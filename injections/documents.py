@@ -17,11 +17,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mixctl.injections.base import Item, Kind, KindContext
-from mixctl.injections.config import ExperimentConfig
+from mixctl.injections.config import MOST_COPIES, ExperimentConfig
 from mixctl.injections.encode import Encoder
 from mixctl.injections.rows import Row, read_rows
 from mixctl.shards.errors import InputError
 from mixctl.shards.meta import DocumentsMeta
+
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class DocumentsConfig(ExperimentConfig):
@@ -35,10 +37,12 @@ class DocumentRow(Row):
     """A row of a document file: text or tokens."""
 
     text: Annotated[str, Field(min_length=1)] | None = None
-    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] | None = (
+        None
+    )
     stratum: str | None = None
     arm: str | None = None
-    copies: Annotated[int, Field(ge=0)] | None = None
+    copies: Annotated[int, Field(ge=0, le=MOST_COPIES)] | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> DocumentRow:
@@ -60,7 +64,7 @@ def read_documents(path: Path, encoder: Encoder) -> list[tuple[str, DocumentRow,
     problems, found = [], []
     for name, row in rows:
         ids = next(texts) if row.tokens is None else np.array(row.tokens, dtype=np.int64)
-        if ids.max() >= encoder.vocab_size:
+        if ids.max(initial=0) >= encoder.vocab_size:
             problems.append(
                 f"{path}: item '{name}': token {ids.max()} is outside the vocabulary of "
                 f"{encoder.vocab_size}"

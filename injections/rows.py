@@ -8,16 +8,24 @@ Price: the file is read once, rows are kept in memory.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from mixctl.injections.config import check_name
 from mixctl.shards.errors import InputError, nearest
 
 _MOST_PROBLEMS = 20
-Id = str | int
+
+
+def _check_id(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
+        raise ValueError("must be a text or a whole number")
+    return value
+
+
+Id = Annotated[str | int, BeforeValidator(_check_id)]
 
 
 class Row(BaseModel):

@@ -1,7 +1,8 @@
 """Items to arms, at random, exactly as many as asked.
 
 Items are randomised within strata, and items of one cluster go to the same arm. Clusters of several
-items go first, in random order, each to an arm drawn in proportion to the room left there. Single
+items go first, the largest before the smaller ones and in random order among equals, each to an arm
+drawn in proportion to the room left there. Single
 items
 follow: sorted by stratum and by a random number within it, they meet a list of arm labels in which
 every arm is spread evenly, so each stratum gets its share of every arm to within about one item,
@@ -58,10 +59,10 @@ def assign_arms(stratum: I64, cluster: I64, quotas: list[int], key: int) -> I64:
 
 
 def _place_clusters(arm: I64, room: I64, labels: I64, group: I64, counts: I64, key: int) -> None:
-    """Gives each cluster of several items an arm; writes into `arm` and `room`."""
+    """Gives each cluster of several items an arm, largest first; writes into `arm` and `room`."""
     several = np.flatnonzero(counts > 1)
     draws = bits(stream(key, "clusters"), several)
-    for place in np.argsort(draws, kind="stable"):
+    for place in np.lexsort([draws, -counts[several]]):
         chosen, size = several[place], counts[several[place]]
         open_room = np.where(room >= size, room, 0)
         if not open_room.any():

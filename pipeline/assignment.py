@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -35,6 +36,7 @@ class AssignedItems:
         arm: index into `arms`, int64 of shape (n,).
         copies: the dose of each item, int64 of shape (n,).
         clusters: the label of each item's cluster.
+        randomised: whether the arm was drawn, not named by the item's row; bool of shape (n,).
         n_unused: items of the file that no arm takes.
     """
 
@@ -43,6 +45,7 @@ class AssignedItems:
     arm: I64
     copies: I64
     clusters: tuple[str, ...]
+    randomised: NDArray[np.bool_]
     n_unused: int
 
 
@@ -58,8 +61,10 @@ def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
     arms = _all_arms(config, items)
     cluster = _clusters(items)
     arm = _fixed_arms(config, items, arms)
-    free = np.flatnonzero(arm == UNUSED)
+    given = arm != UNUSED
+    free = np.flatnonzero(~given)
     _check_clusters_free(config, items, cluster, arm)
+    _check_arms_used(config, arms, arm)
     quotas = _quotas(config, arms, len(free))
     strata = np.unique([items[i].stratum or ALL for i in free], return_inverse=True)[1]
     try:
@@ -69,13 +74,15 @@ def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
         first = items[int(np.argmax(cluster == error.cluster))].item
         raise InputError(
             f"experiment '{config.name}': item '{first}' is one of {error.n_items} that belong "
-            "together "
-            f"(same payload or cluster), more than any arm has room for"
+            f"together (same payload or cluster), more than the larger clusters before it left "
+            f"room for in any arm: ask for other numbers of items"
         ) from None
-    return _kept(items, arms, arm, cluster)
+    return _kept(items, arms, arm, cluster, ~given)
 
 
-def _kept(items: list[Item], arms: list[Arm], arm: I64, cluster: I64) -> AssignedItems:
+def _kept(
+    items: list[Item], arms: list[Arm], arm: I64, cluster: I64, randomised: NDArray[np.bool_]
+) -> AssignedItems:
     used = np.flatnonzero(arm != UNUSED)
     doses = np.array([a.copies for a in arms] or [0], dtype=np.int64)
     labels, first = np.unique(cluster, return_index=True)
@@ -86,6 +93,7 @@ def _kept(items: list[Item], arms: list[Arm], arm: I64, cluster: I64) -> Assigne
         arm=arm[used],
         copies=doses[arm[used]],
         clusters=tuple(names[int(cluster[i])] for i in used),
+        randomised=randomised[used],
         n_unused=len(items) - len(used),
     )
 
@@ -189,6 +197,18 @@ def _check_clusters_free(
             )
     if problems:
         raise InputError(problems[:_MOST_NAMED])
+
+
+def _check_arms_used(config: ExperimentConfig, arms: list[Arm], fixed: I64) -> None:
+    """Refuses an arm that neither says how many items it takes nor is named by a row."""
+    problems = [
+        f"experiment '{config.name}', arm '{arm.name}': takes no items: say items: (a number or "
+        f"'rest'), or name the arm in the rows"
+        for number, arm in enumerate(arms)
+        if arm.items is None and not (fixed == number).any()
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def _quotas(config: ExperimentConfig, arms: list[Arm], n_free: int) -> list[int]:

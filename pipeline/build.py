@@ -19,7 +19,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,11 @@ from mixctl.pipeline.seal import Sealed, seal
 from mixctl.pipeline.tokenize import ReadCorpus, TokenizeDocuments, n_tokenize_tasks
 from mixctl.pipeline.trainer import litgpt_config, litgpt_problems
 from mixctl.shards.chunks import token_dtype
-from mixctl.shards.errors import InputError
+from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.files import FILE_DIGEST_BYTES, digest_bytes, remove_partials
 from mixctl.shards.layout import Layout, train_layout, val_layout
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
+from mixctl.shards.verify_files import check_files
 
 WORK = ".work"
 STAGE_VERSION = 1
@@ -73,6 +74,7 @@ def prepare(mix_path: Path) -> Prepared:
     made = litgpt_config(mix.trainer_raw, mix.trainer, mix.topology, mix.folder, "train")
     problems += litgpt_problems(made, mix.trainer_path)
     corpus = _corpus(mix, problems)
+    problems += _item_files_in(corpus, mix)
     layouts: tuple[Layout, Layout] | None = None
     plan: Plan | None = None
     try:
@@ -112,6 +114,28 @@ def _corpus(mix: Mix, problems: list[str]) -> Corpus | None:
         return None
 
 
+def _item_files_in(corpus: Corpus | None, mix: Mix) -> list[str]:
+    """Returns the item files that are also base documents: the holdout would be trained on."""
+    if corpus is None:
+        return []
+    _, root = fsspec.core.url_to_fs(corpus.folder)
+    base = {(Path(root) / name).resolve() for name in corpus.files}
+    return [
+        f"corpus: path: reads {path} too, the items of experiment '{one.config.name}': all of "
+        f"them, holdouts included, would be base text; give corpus.glob or another folder"
+        for one in mix.experiments
+        for path in one.kind.inputs(one.config, mix.folder)
+        if path.resolve() in base
+    ]
+
+
+def _check_outside(out: Path, corpus: Corpus) -> None:
+    """Refuses a build folder inside the corpus folder: a later build would read it as text."""
+    _, root = fsspec.core.url_to_fs(corpus.folder)
+    if len(corpus.files) > 1 and Path(root).resolve() in out.parents:
+        raise InputError(f"--out: {out} lies in the corpus folder {root}: choose another")
+
+
 def build(mix_path: Path, out: Path, control: bool = False, workers: int = 1) -> BuildRecord:
     """Returns the record of the finished build in `out`.
 
@@ -127,6 +151,7 @@ def build(mix_path: Path, out: Path, control: bool = False, workers: int = 1) ->
     prepared = prepare(mix_path)
     out = out.resolve()
     _check_folder(out)
+    _check_outside(out, prepared.corpus)
     try:
         return _build(prepared, out, control, workers)
     except InputError as error:
@@ -158,7 +183,7 @@ def _check_folder(out: Path) -> None:
 @contextmanager
 def _own(out: Path) -> Iterator[None]:
     """Keeps a second build out of the folder; on wrong input removes what this run began."""
-    fresh_out, fresh_work = not out.exists(), not (out / WORK).exists()
+    fresh = [folder for folder in (out / WORK, out, *out.parents) if not folder.exists()]
     try:
         (out / WORK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -170,8 +195,11 @@ def _own(out: Path) -> Iterator[None]:
     except Timeout:
         raise InputError(f"--out: {out}: another build is at work in this folder") from None
     except InputError:
-        if fresh_work:
-            shutil.rmtree(out if fresh_out else out / WORK, ignore_errors=True)
+        if fresh:
+            shutil.rmtree(out if out in fresh else out / WORK, ignore_errors=True)
+        for parent in (folder for folder in fresh if folder in out.parents):
+            with suppress(OSError):
+                parent.rmdir()  # only where nobody else has put something meanwhile
         raise
     finally:
         if (out / RECORD_NAME).exists():
@@ -184,6 +212,9 @@ def _finished(out: Path, build_digest: str) -> BuildRecord:
         raise InputError(
             f"--out: {out} already holds another build: choose a new folder, or remove it"
         )
+    findings, _ = check_files(out, record, full=False)
+    if findings:
+        raise VerificationError(findings)
     return record
 
 

@@ -7,11 +7,16 @@ input.
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from mixctl.shards.errors import InputError, VerificationError
+
+UNEXPECTED = 70
+"""the exit code of an error that no message foresees (EX_SOFTWARE of sysexits.h)"""
 
 _COMMANDS = {
     "check": ("mixctl.pipeline.commands", "check", "Validate everything, write nothing."),
@@ -87,16 +92,25 @@ def main() -> None:
     except VerificationError as error:
         _complain(error.findings)
         sys.exit(1)
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        _complain(["torchvision does not fit this torch: pip uninstall torchvision"])
-        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            _unexpected()
+        _complain(["torchvision does not fit this torch: pip uninstall torchvision"])
+        sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except Exception:
+        _unexpected()
+
+
+def _unexpected() -> NoReturn:
+    """Shows a defect of mixctl itself, which has an exit code of its own."""
+    traceback.print_exc()
+    _complain(["this is a defect of mixctl, please report it with the lines above"])
+    sys.exit(UNEXPECTED)
 
 
 def _complain(problems: list[str]) -> None:

@@ -55,7 +55,7 @@ def parse_tokens(value: int | str) -> int:
 class CorpusConfig(Strict):
     """Where the base documents come from; for `plan` alone, only how many tokens there are."""
 
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
     format: str = "jsonl"
     text_key: str = "text"
     glob: str | None = None

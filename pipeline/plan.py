@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mixctl.injections.base import KindContext
-from mixctl.injections.config import Arm, ExperimentConfig
+from mixctl.injections.config import Arm, ExperimentConfig, GivenSteps, Schedule
 from mixctl.injections.encode import Encoder, load_encoder
 from mixctl.pipeline.assignment import AssignedItems, assign_items
 from mixctl.pipeline.mixfile import Experiment, Mix, check_vocabulary
@@ -135,6 +135,9 @@ def _place_all(mix: Mix, encoder: Encoder, drafts: list[Draft]) -> Plan:
     occupied, planned = Occupied.nothing(), []
     problems: list[str] = []
     for experiment, assigned, windows in drafts:
+        problems += _too_many(experiment, assigned, windows, mix.topology)
+        if problems:
+            continue
         requests = _requests(experiment, assigned, windows, mix)
         problems += _over_capacity(experiment, requests[2], mix.topology)
         if problems:
@@ -162,14 +165,21 @@ def _windows(experiment: Experiment, arms: tuple[Arm, ...], mix: Mix) -> tuple[S
             continue
         windows.append(window)
         try:
-            copy = np.arange(arm.copies)
-            phase = copy.astype(np.uint64)
+            copy = _telling_copies(arm.schedule or config.schedule, arm.copies)
+            phase = np.zeros(len(copy), np.uint64)
             copy_ranges(arm.schedule or config.schedule, window, arm.copies, copy, phase, 1)
         except ValueError as error:
             problems.append(f"{place}: schedule: {error}")
     if problems:
         raise InputError(problems)
     return tuple(windows)
+
+
+def _telling_copies(schedule: Schedule, copies: int) -> I64:
+    """Returns the copies that show whether a schedule fits: first and last, or every given step."""
+    if isinstance(schedule, GivenSteps):
+        return np.arange(min(copies, len(schedule.steps)))
+    return np.unique([0, max(copies - 1, 0)])[:copies]
 
 
 def _requests(
@@ -212,23 +222,51 @@ def _placed(
     return Copies(item, copy, sequence, offset + 1, requests.extent - SEPARATORS), occupied
 
 
+def _too_many(
+    experiment: Experiment,
+    assigned: AssignedItems,
+    windows: tuple[StepWindow, ...],
+    topology: Topology,
+) -> Iterator[str]:
+    """Yields the arms whose copies cannot fit even into an empty window; lays out nothing."""
+    for number, (arm, window) in enumerate(zip(assigned.arms, windows, strict=True)):
+        mine = [assigned.items[i] for i in np.flatnonzero(assigned.arm == number)]
+        if not mine or not arm.copies:
+            continue
+        shortest = min(len(ids) for item in mine for ids in item.variants) + SEPARATORS
+        first, stop = window.start * topology.global_batch, window.stop * topology.global_batch
+        yield from _excess(experiment, len(mine) * arm.copies, first, stop, shortest, topology)
+
+
 def _over_capacity(experiment: Experiment, requests: Requests, topology: Topology) -> Iterator[str]:
     """Yields what cannot fit even into an empty run, window by window."""
     if not len(requests):
         return
-    windows = np.stack([requests.first, requests.stop], axis=1)
-    kinds, group, counts = np.unique(windows, axis=0, return_inverse=True, return_counts=True)
-    for number, ((first, stop), asked) in enumerate(zip(kinds, counts, strict=True)):
-        shortest = requests.extent[group.ravel() == number].min()
-        most = int(stop - first) * int(most_extents(shortest, topology.sequence_tokens))
-        if asked > most:
-            yield (
-                f"experiment '{experiment.config.name}': {asked} copies in steps "
-                f"{_step(first, topology)} to {_step(stop - 1, topology)} do not fit: these "
-                f"{stop - first} "
-                f"sequences hold at most {most} payloads of {shortest - SEPARATORS} tokens, so "
-                f"{asked - most} lack a place"
-            )
+    order = np.lexsort([requests.extent, requests.stop, requests.first])
+    windows = np.stack([requests.first, requests.stop], axis=1)[order]
+    begin = np.flatnonzero(np.r_[True, (windows[1:] != windows[:-1]).any(axis=1)])
+    asked = np.diff(np.r_[begin, len(order)])
+    shortest = requests.extent[order][begin]
+    room = (windows[begin, 1] - windows[begin, 0]) * most_extents(
+        shortest, topology.sequence_tokens
+    )
+    for n in np.flatnonzero(asked > room):
+        first, stop = windows[begin[n]].tolist()
+        yield from _excess(experiment, int(asked[n]), first, stop, int(shortest[n]), topology)
+
+
+def _excess(
+    experiment: Experiment, asked: int, first: int, stop: int, extent: int, topology: Topology
+) -> Iterator[str]:
+    """Yields one sentence when more copies are asked for than the empty sequences hold."""
+    most = (stop - first) * int(most_extents(np.int64(extent), topology.sequence_tokens))
+    if asked > most:
+        yield (
+            f"experiment '{experiment.config.name}': {asked} copies in steps "
+            f"{_step(first, topology)} to {_step(stop - 1, topology)} do not fit: these "
+            f"{stop - first} sequences hold at most {most} payloads of {extent - SEPARATORS} "
+            f"tokens, so {asked - most} lack a place"
+        )
 
 
 def _lacking(

@@ -54,11 +54,15 @@ def find_corpus(address: str, format_name: str, text_key: str, glob: str | None)
         InputError: when there is no such file or folder, or nothing in it matches.
     """
     reader_class(format_name)
-    filesystem, path = fsspec.core.url_to_fs(address)
-    if filesystem.isfile(path):
+    try:
+        filesystem, path = fsspec.core.url_to_fs(address)
+        is_file, is_folder = filesystem.isfile(path), filesystem.isdir(path)
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(f"corpus: path: {address}: cannot be opened ({error})") from None
+    if is_file:
         folder, _, name = address.rpartition("/")
         return Corpus(folder or ".", (name,), format_name, text_key)
-    if not filesystem.isdir(path):
+    if not is_folder:
         raise InputError(f"corpus: path: {address}: no such file or folder")
     pattern = glob or _GLOBS.get(format_name, "*")
     files = [

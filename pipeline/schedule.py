@@ -50,19 +50,28 @@ def parse_bound(bound: Bound, topology: Topology) -> int:
     elif bound.strip().endswith("%"):
         steps = int(_percent(bound) / 100 * topology.steps)
     else:
-        steps = parse_tokens(bound) // (topology.global_batch * topology.max_seq_length)
+        steps = _tokens(bound) // (topology.global_batch * topology.max_seq_length)
     if not 0 <= steps <= topology.steps:
         raise ValueError(f"{bound!r} is step {steps}: the run has steps 0 to {topology.steps}")
     return steps
+
+
+def _no_bound(bound: str) -> str:
+    return f"{bound!r} is no window bound: use steps (1000), percent ('25%') or tokens ('30B')"
+
+
+def _tokens(bound: str) -> int:
+    try:
+        return parse_tokens(bound)
+    except ValueError:
+        raise ValueError(_no_bound(bound)) from None
 
 
 def _percent(bound: str) -> Fraction:
     try:
         percent = Fraction(bound.strip().removesuffix("%").strip())
     except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"{bound!r} is no window bound: use steps (1000), percent ('25%') or tokens ('30B')"
-        ) from None
+        raise ValueError(_no_bound(bound)) from None
     if not 0 <= percent <= 100:
         raise ValueError(f"{bound!r} lies outside 0% to 100%")
     return percent

@@ -17,7 +17,8 @@ from mixctl.shards.order import TrainingOrder
 
 def items_table(experiments: Iterable[PlannedExperiment]) -> pa.Table:
     """Returns items.parquet: a row an item, holdouts included, by experiment and item."""
-    return pa.concat_tables([ITEMS.empty_table(), *(_items(e) for e in experiments)])
+    empty = ITEMS.empty_table().append_column("randomised", pa.array([], pa.bool_()))
+    return pa.concat_tables([empty, *(_items(e) for e in experiments)])
 
 
 def _items(experiment: PlannedExperiment) -> pa.Table:
@@ -35,7 +36,8 @@ def _items(experiment: PlannedExperiment) -> pa.Table:
         pa.array([i.text for i in assigned.items], pa.string()),
         pa.array([i.meta.model_dump_json() for i in assigned.items], pa.string()),
     ]
-    return pa.table(columns, schema=ITEMS)
+    table = pa.table(columns, schema=ITEMS)
+    return table.append_column("randomised", pa.array(assigned.randomised, pa.bool_()))
 
 
 def placements_table(

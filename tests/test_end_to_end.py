@@ -69,6 +69,15 @@ def test_all_checkpoints_of_a_stock_run_are_scored_at_their_exposure(trained):
         assert sample["seen"] == seen
 
 
+def test_arms_that_were_given_by_rows_are_said(trained):
+    rows = results_of(trained, "out/step-00000010")
+    tested = [row for row in rows if row["p_value"] is not None]
+    assert {row["experiment"] for row in tested} == {"quiz", "canaries", "docs"}
+    for row in tested:
+        given = "arms were given by the items' rows" in (row["note"] or "")
+        assert given == (row["experiment"] == "docs")
+
+
 def test_scores_are_those_of_a_plain_forward_pass(trained):
     """One sequence at a time, cross-entropy of torch, from the ids in items.parquet."""
     from litgpt import GPT, Config

@@ -31,6 +31,8 @@ from mixctl.evals.stats.arms import FloatArray, IntArray, Units
 
 Sided = Literal["two", "greater"]
 
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""a probability that is smaller is reported as this, 2.2e-308: a p-value of 0 is never true"""
 MAX_ENUMERATED = 50_000
 MAX_SUPPORT = 200_000
 MAX_DRAWS = 9_999
@@ -49,10 +51,10 @@ class Tails:
     method: str
 
     def p_value(self, sided: Sided) -> float:
-        """Returns the p-value, one- or two-sided."""
+        """Returns the p-value, one- or two-sided, never below the smallest normal number."""
         if sided == "greater":
-            return self.upper
-        return min(1.0, 2 * min(self.upper, self.lower))
+            return max(self.upper, SMALLEST)
+        return min(1.0, max(2 * min(self.upper, self.lower), SMALLEST))
 
 
 @dataclass(frozen=True)

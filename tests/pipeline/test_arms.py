@@ -77,3 +77,14 @@ def test_a_cluster_larger_than_any_arm_is_refused():
 def test_too_many_items_are_refused():
     with pytest.raises(ValueError, match="ask for 5 items, there are 4"):
         assign_arms(np.zeros(4, int), alone(4), [5], 0)
+
+
+def test_a_large_cluster_finds_room_whatever_the_key():
+    """One cluster of 20 and 20 pairs into two arms of 30: it always fits."""
+    cluster = np.r_[np.zeros(20, int), np.repeat(np.arange(1, 21), 2)]
+    sides = Counter()
+    for key in range(200):
+        arm = assign_arms(np.zeros(60, int), cluster, [30, 30], key)
+        assert [int((arm == a).sum()) for a in (0, 1)] == [30, 30]
+        sides[int(arm[0])] += 1
+    assert abs(sides[0] - 100) < 36

@@ -142,6 +142,41 @@ MIX_PROBLEMS = {
         {"chunk_bytes": 3},
         ["chunk_bytes: input should be greater than or equal to 1024"],
     ),
+    "more copies than memory holds": (
+        [documents(arms=[{"name": "a", "items": 0, "copies": 10**9}], items="huge.jsonl")],
+        {},
+        ["experiment 'docs': 100000000 copies in steps 2 to 200 do not fit: these 1592 sequences"],
+    ),
+    "an arm that takes nothing": (
+        [quiz(arms=[{"name": "a", "copies": 3}])],
+        {},
+        ["experiment 'quiz', arm 'a': takes no items: say items:"],
+    ),
+    "a given step outside the window": (
+        [quiz(schedule={"steps": [5, 300, 6]}, arms=[ARM])],
+        {},
+        ["arm 'a': schedule: copy 2 of 3 would fall in step 300"],
+    ),
+    "an unknown protocol": (
+        [quiz()],
+        {"corpus": {"path": "foo://bar"}},
+        ["foo://bar: cannot be opened"],
+    ),
+    "items among the corpus": (
+        [quiz(), documents()],
+        {"corpus": {"path": "."}},
+        ["corpus: path: reads"] * 2,
+    ),
+    "an empty path": (
+        [quiz()],
+        {"corpus": {"path": ""}},
+        ["corpus.path: String should have at least 1 character"],
+    ),
+    "a window of words": (
+        [quiz(during=["a", "b"], arms=[ARM])],
+        {},
+        ["'a' is no window bound: use steps"],
+    ),
     "row asks for an unknown arm": (
         [documents(items="arms.jsonl", arms=[{"name": "high", "copies": 3}])],
         {},
@@ -153,6 +188,7 @@ MIX_PROBLEMS = {
 @pytest.mark.parametrize("name", MIX_PROBLEMS)
 def test_wrong_mixes(workspace, name):
     sections, changes, expected = MIX_PROBLEMS[name]
+    (workspace.folder / "huge.jsonl").write_text('{"id": "d", "text": "x", "copies": 100000000}\n')
     (workspace.folder / "arms.jsonl").write_text('{"id": "d", "text": "x", "arm": "hihg"}\n')
     mix = workspace.mix(*sections, **changes)
     found = problems_of(workspace, mix)
@@ -251,6 +287,7 @@ def test_a_bad_line_met_by_two_workers(workspace):
         ("seed: 1\nseed: 2\n", "key 'seed' stands twice"),
         ("[1, 2]", "must hold a mapping"),
         ("{}", "key 'corpus' is missing"),
+        ("? [x]\n: 1\n", "a key must be a plain value"),
         ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )
@@ -288,6 +325,7 @@ def test_question_rows(workspace):
         '{"question":"x","choises":["a","b"],"gold":"1"}',
         "3",
         "xx",
+        '{"id":1.5,"question":"x","choices":["a","b"],"gold":1}',
         '{"id":"../up","question":"x","choices":["a","b"],"gold":1}',
         '{"question":"x","choices":["a","a"],"gold":1}',
     ]
@@ -302,8 +340,9 @@ def test_question_rows(workspace):
         "q.jsonl:5: unknown field 'choises' (did you mean 'choices'?)",
         "q.jsonl:6: a row must be a JSON object, this is a int",
         "q.jsonl:7: not JSON",
-        "q.jsonl:8: '../up' is not a valid name",
-        "q.jsonl:9: two choices are the same text",
+        "q.jsonl:8: field 'id': must be a text or a whole number (got 1.5)",
+        "q.jsonl:9: '../up' is not a valid name",
+        "q.jsonl:10: two choices are the same text",
     ):
         assert any(part in message for message in found), (part, found)
 
@@ -321,6 +360,30 @@ def test_document_rows(workspace):
     path.write_text(json.dumps({"id": "far", "tokens": [600], "copies": 1}))
     (found,) = problems_of(workspace, workspace.mix(documents(items="d.jsonl")))
     assert "item 'far': token 600 is outside the vocabulary of" in found
+    for wrong in ({"tokens": [2**63]}, {"text": "x", "copies": 3 * 10**9}):
+        path.write_text(json.dumps({"id": "big"} | wrong))
+        (found,) = problems_of(workspace, workspace.mix(documents(items="d.jsonl")))
+        assert "d.jsonl:1:" in found
     path.write_text(json.dumps({"id": "end", "tokens": [5, 0], "copies": 1}))
     (found,) = problems_of(workspace, workspace.mix(documents(items="d.jsonl")))
     assert "item 'end': holds the end-of-document token 0" in found
+
+
+def test_parents_of_a_build_that_could_not_be_made_are_removed(workspace):
+    (workspace.folder / "bad.jsonl").write_text('{"text": "a"}\n' * 5 + "oops\n")
+    mix = workspace.mix(quiz(), corpus={"path": "bad.jsonl"})
+    with pytest.raises(InputError, match="row 6"):
+        arguments = ["build", str(mix), "--out", str(workspace.folder / "new/deep/out")]
+        CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert not (workspace.folder / "new").exists()
+
+
+def test_a_build_folder_inside_the_corpus_is_refused(workspace):
+    folder = workspace.folder / "texts"
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{n}.jsonl").write_text((workspace.folder / "corpus.jsonl").read_text())
+    mix = workspace.mix(quiz(), corpus={"path": "texts"})
+    with pytest.raises(InputError, match="lies in the corpus folder"):
+        arguments = ["build", str(mix), "--out", str(folder / "out")]
+        CliRunner().invoke(cli, arguments, catch_exceptions=False)

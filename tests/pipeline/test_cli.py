@@ -1,13 +1,15 @@
 """The command line as a user meets it: exit codes, no traceback, output a script can read."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
 
-from mixctl.pipeline.cli import cli
+from mixctl.pipeline.cli import cli, main
 from mixctl.shards.record import read_record
 from tests.support.workspace import canaries, quiz
 
@@ -57,6 +59,41 @@ def test_a_broken_build_is_exit_code_1(workspace):
     done = mixctl("verify", out)
     assert done.returncode == 1
     assert "mix.json: missing" in done.stderr
+
+
+def test_build_over_a_damaged_build_does_not_call_it_done(workspace):
+    mix, out = workspace.mix(quiz()), workspace.folder / "out"
+    run("build", mix, "--out", out)
+    (out / "train" / "chunk-000001.bin").unlink()
+    done = mixctl("build", mix, "--out", out)
+    assert done.returncode == 1
+    assert "chunk-000001.bin: missing" in done.stderr
+
+
+def test_ctrl_c_is_one_word_and_leaves_no_build(workspace):
+    out = workspace.folder / "out"
+    command = [sys.executable, "-m", "mixctl.pipeline.cli", "build"]
+    command += [str(workspace.mix()), "--out", str(out)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while child.poll() is None and not list(out.glob(".work/tokens-*/log/executor.json")):
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, printed = child.communicate()
+    assert child.returncode == 130
+    assert "interrupted" in printed
+    assert "Traceback" not in printed
+    assert not (out / "mix.json").exists()
+
+
+def test_a_defect_has_an_exit_code_of_its_own(monkeypatch, capsys):
+    def broken(**_):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 70
+    assert "this is a defect of mixctl" in capsys.readouterr().err
 
 
 def test_verify_of_nothing_is_exit_code_2(tmp_path):

@@ -147,3 +147,11 @@ def test_difference_is_standardised_to_the_arm():
     # Stratum b scores 10 higher; the arm holds more of it, the effect is 1 in both.
     arms = _arms([1, 11, 11, 11], [0, 0, 0, 10], strata=[*"abbb", *"aaab"])
     assert difference(arms) == pytest.approx(1.0)
+
+
+def test_a_p_value_is_never_zero():
+    """1 / C(1600, 800) is below the smallest number; that is no reason to print 0."""
+    values = np.arange(800.0)
+    tails = permutation_tails(difference_units(_arms(values + 1000, values)), stream("x"))
+    for sided in ("greater", "two"):
+        assert 0 < tails.p_value(sided) <= 1e-300
