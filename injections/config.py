@@ -124,7 +124,3 @@ class ExperimentConfig(Strict):
         if sum(arm.items == "rest" for arm in self.arms) > 1:
             raise ValueError("only one arm can take the rest of the items")
         return self
-
-    def settings(self) -> dict[str, Any]:
-        """Returns the experiment as plain values, for the build record."""
-        return self.model_dump(mode="json")

@@ -21,7 +21,7 @@ from typing import IO, Any
 import fsspec
 import orjson
 from datatrove.data import Document
-from datatrove.io import DataFolder, get_datafolder
+from datatrove.io import get_datafolder
 from datatrove.pipeline import readers
 from datatrove.pipeline.readers import JsonlReader, ParquetReader
 from datatrove.pipeline.readers.base import BaseDiskReader
@@ -199,8 +199,3 @@ class TextReader(BaseDiskReader):
         document = self.get_document_from_dict({self.text_key: text}, place, 0)
         if document:
             yield document
-
-
-def open_folder(corpus: Corpus) -> DataFolder:
-    """Returns the corpus folder as datatrove opens it."""
-    return get_datafolder(corpus.folder)
