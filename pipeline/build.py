@@ -165,10 +165,11 @@ def _build(prepared: Prepared, out: Path, control: bool, workers: int) -> BuildR
         if (out / RECORD_NAME).exists():
             return _finished(out, build_digest)
         source = _tokenize(prepared, out, digests, workers)
+        stream = BaseStream(source)  # a corpus that is too small is found here, before mixing
         stage = out / WORK / f"mix-{build_digest}"
         mixed = _mix(prepared, source, stage, out, control, workers)
         sealed = Sealed(prepared.plan, mixed, {**digests, "build": build_digest})
-        return seal(sealed, BaseStream(source))
+        return seal(sealed, stream)
 
 
 def _check_folder(out: Path) -> None:
@@ -282,7 +283,6 @@ def _tokenize(prepared: Prepared, out: Path, digests: dict[str, str], workers: i
 def _mix(
     prepared: Prepared, base: BaseSource, stage: Path, out: Path, control: bool, workers: int
 ) -> MixSource:
-    BaseStream(base)  # a corpus that is too small is found here, before anything is mixed
     source = MixSource(
         base=base,
         overlay=stage / "overlay.npz",

@@ -203,7 +203,7 @@ def _requests(
     return (
         item,
         copy,
-        Requests(bits(keys[item], copy), first, stop, _lengths(assigned, item, copy) + 2),
+        Requests(bits(keys[item], copy), first, stop, _lengths(assigned, item, copy) + SEPARATORS),
     )
 
 
