@@ -31,14 +31,27 @@ def stream(*names: str | int) -> int:
     """Returns the 64-bit key of the stream with these names; ('a', 'b') and ('ab',) differ."""
     digest = hashlib.blake2b(digest_size=8)
     for name in names:
-        part = f"{type(name).__name__[0]}{name}".encode("utf-8", "surrogatepass")
-        digest.update(len(part).to_bytes(8, "little") + part)
+        digest.update(_part(name))
     return int.from_bytes(digest.digest(), "little")
+
+
+def _part(name: str | int) -> bytes:
+    """Returns the bytes that a name adds to the digest: its type, length and text."""
+    part = f"{type(name).__name__[0]}{name}".encode("utf-8", "surrogatepass")
+    return len(part).to_bytes(8, "little") + part
 
 
 def streams(names: Sequence[str], *prefix: str | int) -> U64:
     """Returns the key of the stream (*prefix, name) for each name: uint64."""
-    return np.array([stream(*prefix, name) for name in names], dtype=np.uint64)
+    shared = hashlib.blake2b(digest_size=8)
+    for name in prefix:
+        shared.update(_part(name))
+    digests = bytearray()
+    for name in names:
+        digest = shared.copy()
+        digest.update(_part(name))
+        digests += digest.digest()
+    return np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64)
 
 
 def mix(values: U64) -> U64:

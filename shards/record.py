@@ -97,12 +97,13 @@ class FileRecord(_Part):
 
 
 class Totals(_Part):
-    """What an experiment took: share is tokens over the tokens of the whole run."""
+    """What an experiment took; `share` is what it changed over the tokens of the whole run."""
 
     items: int
     placements: int
     tokens: int
     share: float
+    replaced_sequences: int = 0
 
 
 class BuildRecord(_Part):
@@ -118,6 +119,8 @@ class BuildRecord(_Part):
     versions: dict[str, str]
     files: dict[str, FileRecord]
     totals: dict[str, Totals]
+    absent: list[str] = []
+    decontamination: dict[str, int] = {}
     amendments: list[dict[str, Any]] = []
     self_digest: str = ""
 

@@ -5,7 +5,8 @@
 - every row of placements.parquet is where the training order says, doses are as in items.parquet,
   no two extents touch.
 - the tokens at a placement's `byte` are the payload, an end-of-document token on both sides.
-- train/ and control/train/ differ nowhere outside the changed ranges.
+- train/ and control/train/ differ nowhere outside the changed ranges and replaced sequences.
+- strings that must occur nowhere (verbatim) occur in no block looked at.
 - the stock loader yields, batch by batch, the blocks that the training order predicts.
 
 `full` does all of it on every byte; otherwise chunk files are checked by size, and placements,

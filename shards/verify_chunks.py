@@ -18,7 +18,8 @@ from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes
 from mixctl.shards.manifest import payload_digest
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord
-from mixctl.shards.verify_manifest import column, names
+from mixctl.shards.search import TokenSearch
+from mixctl.shards.verify_manifest import INSIDE_MODES, column, names
 
 SAMPLE_CHUNKS = 8
 SAMPLE_BLOCKS = 2048
@@ -33,8 +34,9 @@ class _Tables:
     by_chunk: I64
     chunk: np.ndarray
     digest: np.ndarray
-    replaced: I64
+    replaced: dict[int, str]
     variants: dict[tuple[str, str], Tokens]
+    forbidden: TokenSearch | None
 
 
 def check_chunks(
@@ -47,7 +49,7 @@ def check_chunks(
     full: bool,
 ) -> tuple[list[str], int, int]:
     """Returns (findings, placements compared, blocks digested)."""
-    tables = _tables(items, placements, blocks, replacements)
+    tables = _tables(record, items, placements, blocks, replacements)
     n_chunks = record.geometry.chunks
     chosen = range(n_chunks) if full else sorted({*_spread(n_chunks, SAMPLE_CHUNKS)})
     findings: list[str] = []
@@ -69,7 +71,11 @@ def _spread(n: int, count: int) -> list[int]:
 
 
 def _tables(
-    items: pa.Table, placements: pa.Table, blocks: pa.Table, replacements: pa.Table
+    record: BuildRecord,
+    items: pa.Table,
+    placements: pa.Table,
+    blocks: pa.Table,
+    replacements: pa.Table,
 ) -> _Tables:
     chunk = names(placements, "chunk")
     by_chunk = np.argsort(chunk.astype(str), kind="stable")
@@ -83,9 +89,22 @@ def _tables(
         by_chunk=by_chunk,
         chunk=chunk[by_chunk].astype(str),
         digest=names(blocks, "digest"),
-        replaced=column(replacements, "sequence"),
+        replaced=dict(
+            zip(
+                replacements["sequence"].to_pylist(),
+                replacements["digest"].to_pylist(),
+                strict=True,
+            )
+        ),
         variants=values,
+        forbidden=_forbidden(record, values),
     )
+
+
+def _forbidden(record: BuildRecord, payloads: dict[tuple[str, str], Tokens]) -> TokenSearch | None:
+    """Returns the search for the strings that must occur nowhere, None when there are none."""
+    strings = [tokens for (name, _), tokens in payloads.items() if name in record.absent]
+    return TokenSearch(strings) if strings else None
 
 
 def _check_chunk(
@@ -103,11 +122,16 @@ def _check_chunk(
     rows = tables.placements.take(tables.by_chunk[low:high])
     rows = rows.filter(pa.compute.less(rows["block"], n_looked))
     findings += _check_payloads(path, tokens, rows, record, tables)
+    found = tables.forbidden.count_inside(tokens[:n_looked]) if tables.forbidden else 0
+    if found:
+        findings.append(f"{path}: holds {found} strings that must occur nowhere in the run")
+    replaced = _replaced_blocks(record, tables, chunk, n_looked)
+    findings += _check_replaced(path, tokens, rows, replaced)
     if record.control:
         twin_path = build / "control" / "train" / name
         twin = open_chunk(twin_path, geometry.sequence_tokens, geometry.dtype)
-        replaced = _replaced_blocks(record, tables, chunk, len(tokens))
-        findings += _check_twin(path, tokens[:n_looked], twin[:n_looked], rows, replaced)
+        shown, eod = twin[:n_looked], record.tokenizer.eod_id
+        findings += _check_twin(path, tokens[:n_looked], shown, rows, replaced, eod)
     return findings, rows.num_rows, n_looked
 
 
@@ -147,34 +171,48 @@ def _check_payloads(
             if not np.array_equal(known, found):
                 findings.append(f"{place}: the tokens are not those of items.parquet")
         if (
-            mode == "overwrite"
+            mode in INSIDE_MODES
             and not tokens[block, offset - 1] == tokens[block, offset + length] == eod
         ):
             findings.append(f"{place}: no end-of-document token on both sides")
     return findings
 
 
-def _replaced_blocks(record: BuildRecord, tables: _Tables, chunk: int, n_blocks: int) -> I64:
-    """Returns the blocks of a chunk that were purged in the run."""
-    if not len(tables.replaced):
-        return np.empty(0, np.int64)
+def _replaced_blocks(
+    record: BuildRecord, tables: _Tables, chunk: int, n_blocks: int
+) -> dict[int, str]:
+    """Returns the blocks of a chunk whose base data was exchanged, with the digest of the new."""
+    if not tables.replaced:
+        return {}
     order = TrainingOrder(record.geometry.topology(), record.geometry.layout())
     block = np.arange(n_blocks)
-    sequence = order.sequences(np.full(n_blocks, chunk), block)
-    return block[np.isin(sequence, tables.replaced)]
+    sequence = order.sequences(np.full(n_blocks, chunk), block).tolist()
+    held = ((b, tables.replaced.get(n)) for b, n in enumerate(sequence))
+    return {b: digest for b, digest in held if digest is not None}
+
+
+def _check_replaced(
+    path: Path, tokens: Tokens, rows: pa.Table, replaced: dict[int, str]
+) -> list[str]:
+    """Compares the replaced blocks that hold nothing else with the digest of their base data."""
+    alone = replaced.keys() - {*rows["block"].to_pylist()}
+    wrong = [b for b in sorted(alone) if payload_digest(tokens[b]) != replaced[b]]
+    return [f"{path}: block {b} is not the base data that replaces it" for b in wrong]
 
 
 def _check_twin(
-    path: Path, tokens: Tokens, twin: Tokens, rows: pa.Table, replaced: I64
+    path: Path, tokens: Tokens, twin: Tokens, rows: pa.Table, replaced: dict[int, str], eod: int
 ) -> list[str]:
-    """Finds where run and twin differ outside the changed ranges."""
+    """Finds where run and twin differ outside the payloads, moved base tokens included."""
     if tokens.shape != twin.shape:
         return [f"{path}: has another size than its twin"]
-    differs = np.asarray(tokens != twin)
+    differs = np.asarray(tokens != _moved(twin, rows, eod))
+    spliced = names(rows, "mode") == "boundary"
+    payload = np.where(spliced, column(rows, "length") + 2, column(rows, "changed_length"))
     block, begin = column(rows, "block"), column(rows, "changed_offset")
-    for b, low, length in zip(block, begin, column(rows, "changed_length"), strict=True):
+    for b, low, length in zip(block, begin, payload, strict=True):
         differs[b, low : low + length] = False
-    differs[replaced[replaced < len(differs)]] = False
+    differs[list(replaced)] = False
     if not differs.any():
         return []
     where = np.argwhere(differs)[0]
@@ -182,3 +220,17 @@ def _check_twin(
         f"{path}: block {where[0]}, offset {where[1]} differs from the twin, and nothing was "
         "placed there"
     ]
+
+
+def _moved(twin: Tokens, rows: pa.Table, eod: int) -> Tokens:
+    """Returns the twin's blocks with what follows a spliced payload moved to the right."""
+    spliced = rows.filter(pa.compute.equal(rows["mode"], "boundary"))
+    if not spliced.num_rows:
+        return twin
+    moved, width = np.array(twin), twin.shape[1]
+    places = zip(*(column(spliced, name) for name in ("block", "offset", "length")), strict=True)
+    for block, offset, length in places:
+        first = offset if twin[block, offset - 1] == eod else 0
+        behind = offset + length + 1
+        moved[block, behind:] = twin[block, first : first + width - behind]
+    return moved

@@ -12,7 +12,8 @@ from mixctl.shards.draws import I64
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord
 
-_EXTENT_MODES = ("overwrite", "boundary")
+INSIDE_MODES = ("overwrite", "boundary")
+"""placements between two end-of-document tokens; the others fill their sequences"""
 
 
 def column(table: pa.Table, name: str) -> I64:
@@ -65,22 +66,31 @@ def _check_slots(path: Path, record: BuildRecord, placements: pa.Table) -> list[
 
 
 def _check_extents(path: Path, record: BuildRecord, placements: pa.Table) -> list[str]:
-    """Extents lie inside their sequence and no two touch."""
+    """Extents lie inside their sequence and no two touch; changed ranges are those of the mode."""
     width = record.geometry.sequence_tokens
-    begin, length = column(placements, "changed_offset"), column(placements, "changed_length")
     offset, payload = column(placements, "offset"), column(placements, "length")
-    outside = (begin < 0) | (begin + length > width) | (offset < begin)
-    outside |= offset + payload > begin + length
-    findings = _first(path, placements, outside, "changed_offset", "leaves its sequence")
+    mode = names(placements, "mode")
+    inside = np.isin(mode, INSIDE_MODES)
+    begin, length = np.where(inside, offset - 1, 0), np.where(inside, payload + 2, width)
+    outside = (begin < 0) | (begin + length > width) | (~inside & (payload != width))
+    findings = _first(path, placements, outside, "offset", "its extent leaves its sequence")
+    changed = np.where(mode == "boundary", width - begin, np.where(mode == "mark", 0, length))
+    wrong = (column(placements, "changed_offset") != begin) | (
+        column(placements, "changed_length") != changed
+    )
+    why = "the changed range is not that of its mode"
+    findings += _first(path, placements, wrong, "changed_offset", why)
+    alone = mode != "overwrite"  # shares its sequence with nothing
+    begin, length = np.where(alone, 0, begin), np.where(alone, width, length)
     line = column(placements, "sequence") * (width + 1) + begin
     order = np.argsort(line, kind="stable")
     touching = np.zeros(len(line), dtype=bool)
     touching[order[1:]] = line[order[1:]] <= (line + length)[order[:-1]]
-    return findings + _first(path, placements, touching, "changed_offset", "touches another extent")
+    return findings + _first(path, placements, touching, "offset", "touches another extent")
 
 
 def _check_doses(build: Path, items: pa.Table, placements: pa.Table) -> list[str]:
-    """Every item has exactly its copies, no placement is without an item."""
+    """Every item has exactly its copies, each with all its parts; no placement is without item."""
     wanted = {
         (e, i): c
         for e, i, c in zip(
@@ -101,13 +111,34 @@ def _check_doses(build: Path, items: pa.Table, placements: pa.Table) -> list[str
             strict=True,
         )
     }
-    return [
+    return _check_parts(build / "manifest" / "placements.parquet", placements) + [
         f"{build / 'manifest'}: experiment '{e}', item '{i}': {placed.get((e, i), 0)} copies "
-        "placed, "
-        f"{wanted.get((e, i), 0)} asked for"
+        f"placed, {wanted.get((e, i), 0)} asked for"
         for e, i in sorted(wanted.keys() | placed.keys())
         if placed.get((e, i), 0) != wanted.get((e, i), 0)
     ]
+
+
+def _check_parts(path: Path, placements: pa.Table) -> list[str]:
+    """Rows are sorted; copies of an item and parts of a copy are 0, 1, 2, ..."""
+    if not placements.num_rows:
+        return []
+    part, copy = column(placements, "part"), column(placements, "copy")
+    known = np.zeros(len(part), dtype=bool)
+    known[1:] = True
+    for name in ("experiment", "item"):
+        values = names(placements, name)
+        known[1:] &= values[1:] == values[:-1]
+    same = known.copy()
+    same[1:] &= copy[1:] == copy[:-1]
+    next_copy, next_part = np.zeros(len(part), dtype=bool), np.zeros(len(part), dtype=bool)
+    next_copy[1:] = copy[1:] == copy[:-1] + 1
+    next_part[1:] = part[1:] == part[:-1] + 1
+    bad = np.where(known, ~same & ~next_copy, copy != 0)
+    findings = _first(path, placements, bad, "copy", "the copies of an item do not follow")
+    bad = np.where(same, ~next_part, part != 0)
+    why = "the parts of a copy do not follow each other"
+    return findings + _first(path, placements, bad, "part", why)
 
 
 def _check_totals(
