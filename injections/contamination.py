@@ -1,40 +1,66 @@
 r"""contamination: multiple-choice questions placed with their answers.
 
-The payload is the gold answer in cloze form, `Question: ...\nAnswer: <gold>`, or, with
-`template: completion`, question and answer as one plain text. Scored by ranked likelihood: every
-choice is put in the same form, and the strings are cut where their tokens part, so that a tokenizer
-that merges the last token of the question with the first of the answer is treated alike for all
-choices.
-
     {"id": "q1", "benchmark": "arc", "question": "What is wet?", "choices": ["fire", "water"],
-    "gold": 1} payload   Question: What is wet?\nAnswer: water
+    "gold": 1}
 
-Arms are stratified by benchmark; questions whose payloads are the same tokens form one cluster.
-Source: Bordt & Pawelczyk, arXiv 2509.23383 (benchmark contamination).
+The payload is the question with its gold answer in the form that `template` says:
+
+    cloze        Question: What is wet?\nAnswer: water
+    mcq          Question: What is wet?\nA. fire\nB. water\nAnswer: B
+    completion   What is wet? water
+
+Scored by ranked likelihood: every choice (in `mcq` every letter) is put in the same place, and the
+strings are cut where their tokens part, so that a tokenizer that merges the last token of the
+question with the first of the answer is treated alike for all choices. The form that is placed is
+always scored; `score_templates` names others. Items placed in one form and tested in another can
+get worse (Hubble), and that is measured this way. All forms that are scored, and the question
+alone, are looked for in the base corpus.
+
+Arms are stratified by benchmark; near-duplicate questions form one cluster (`near_duplicates:`).
+Price: one tokenization of each choice in each form that is scored, about 4,000 strings of 50 words
+a second and core: 54,000 questions of four choices in one form are 54 core seconds.
+Sources: Bordt & Pawelczyk, arXiv 2509.23383 (benchmark contamination); Hubble, arXiv 2510.19811.
 """
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mixctl.injections.base import Item, Kind, KindContext
+from mixctl.injections.base import Item, Kind, KindContext, TokenIds
 from mixctl.injections.config import ExperimentConfig, Strict
 from mixctl.injections.rows import Row, read_rows
-from mixctl.shards.meta import ContaminationMeta
+from mixctl.injections.sources import ItemFile, StandIn, stand_in_rows
+from mixctl.shards.errors import InputError, nearest
+from mixctl.shards.meta.contamination import ContaminationMeta, Form, QuestionForm
 
-Template = Literal["cloze", "completion"]
+_FORMS: tuple[Form, ...] = get_args(Form)
+_LETTERS = string.ascii_uppercase
+_BATCH = 4096
+_MOST_PROBLEMS = 20
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, str) and value not in _FORMS:
+        hint = nearest(value, _FORMS)
+        raise ValueError(f"unknown template '{value}'{hint}")
+    return value
+
+
+Template = Annotated[Form, BeforeValidator(_known)]
 Normalisation = Literal["none", "characters", "tokens"]
 
 
 class BenchmarkConfig(Strict):
-    """How the questions of one benchmark are written and scored."""
+    """How the questions of one benchmark are written and scored; None: as the experiment says."""
 
     template: Template | None = None
+    score_templates: list[Template] | None = None
     normalisation: Normalisation | None = None
 
 
@@ -42,10 +68,22 @@ class ContaminationConfig(ExperimentConfig):
     """The section of a `contamination` experiment."""
 
     kind: Literal["contamination"]
-    items: str
+    items: ItemFile
     template: Template = "cloze"
+    score_templates: list[Template] = []
     normalisation: Normalisation = "none"
     benchmarks: dict[str, BenchmarkConfig] = {}
+
+    def forms(self, benchmark: str) -> list[Form]:
+        """Returns the forms in which the benchmark is scored, the one that is placed first."""
+        own = self.benchmarks.get(benchmark, BenchmarkConfig())
+        others = self.score_templates if own.score_templates is None else own.score_templates
+        return list(dict.fromkeys([own.template or self.template, *others]))
+
+    def normalisation_of(self, benchmark: str) -> Normalisation:
+        """Returns how the log-likelihoods of the benchmark's choices are normalised."""
+        own = self.benchmarks.get(benchmark, BenchmarkConfig())
+        return own.normalisation or self.normalisation
 
 
 class QuestionRow(Row):
@@ -71,12 +109,15 @@ class QuestionRow(Row):
         return self
 
 
-def question_text(row: QuestionRow, choice: str, template: Template) -> str:
-    """Returns the question with one choice as its answer, in the form that is placed and scored."""
+def question_text(row: QuestionRow, choice: int, form: Form) -> str:
+    """Returns the question with one of its choices as the answer, as it is placed and scored."""
     context = f"{row.context}\n" if row.context else ""
-    if template == "completion":
-        return f"{context}{row.question} {choice}"
-    return f"{context}Question: {row.question}\nAnswer: {choice}"
+    if form == "completion":
+        return f"{context}{row.question} {row.choices[choice]}"
+    if form == "cloze":
+        return f"{context}Question: {row.question}\nAnswer: {row.choices[choice]}"
+    options = "".join(f"{_LETTERS[n]}. {text}\n" for n, text in enumerate(row.choices))
+    return f"{context}Question: {row.question}\n{options}Answer: {_LETTERS[choice]}"
 
 
 def common_prefix(encoded: list[NDArray[np.uint32]]) -> int:
@@ -89,50 +130,111 @@ def common_prefix(encoded: list[NDArray[np.uint32]]) -> int:
 
 def _make_items(config: ExperimentConfig, context: KindContext) -> list[Item]:
     config = cast(ContaminationConfig, config)
+    if isinstance(config.items, StandIn):
+        return _stand_ins(config.items, config.name, context)
     rows = read_rows(context.folder / config.items, QuestionRow)
-    texts = [_texts(row, config) for _, row in rows]
-    encoded = iter(context.encoder.payloads([text for of_row in texts for text in of_row]))
-    return [
-        _item(name, row, of_row, [next(encoded) for _ in of_row], config)
-        for (name, row), of_row in zip(rows, texts, strict=True)
+    _check(config, rows)
+    items = []
+    for start in range(0, len(rows), _BATCH):
+        items += _items(config, rows[start : start + _BATCH], context)
+    return items
+
+
+def _stand_ins(source: StandIn, name: str, context: KindContext) -> list[Item]:
+    """Returns questions of the stated size, with nothing to score."""
+    nothing = ContaminationMeta(
+        benchmark="questions",
+        context_tokens=[],
+        choice_tokens=[],
+        choice_characters=[],
+        gold=0,
+        normalisation="none",
+    )
+    rows = stand_in_rows(source, name, context)
+    return [Item(n, (ids,), nothing, stratum="questions", compared=ids[:0]) for n, ids in rows]
+
+
+def _check(config: ContaminationConfig, rows: list[tuple[str, QuestionRow]]) -> None:
+    """Refuses benchmarks that no question is from, and more choices than there are letters."""
+    found = {row.benchmark for _, row in rows}
+    problems = [
+        f"experiment '{config.name}': benchmarks: no question of {config.items} is from "
+        f"'{name}'{nearest(name, found)}"
+        for name in sorted(set(config.benchmarks) - found)
     ]
+    problems += [
+        f"experiment '{config.name}': item '{name}': {len(row.choices)} choices, but the template "
+        f"mcq has letters for at most {len(_LETTERS)}"
+        for name, row in rows
+        if len(row.choices) > len(_LETTERS) and "mcq" in config.forms(row.benchmark)
+    ]
+    if problems:
+        raise InputError(problems[:_MOST_PROBLEMS])
 
 
-def _texts(row: QuestionRow, config: ContaminationConfig) -> list[str]:
-    """Returns the question with each of its choices."""
-    template = config.benchmarks.get(row.benchmark, BenchmarkConfig()).template or config.template
-    return [question_text(row, choice, template) for choice in row.choices]
+def _items(
+    config: ContaminationConfig, rows: list[tuple[str, QuestionRow]], context: KindContext
+) -> list[Item]:
+    """Returns the items of some rows, all their strings tokenized in one go."""
+    texts: list[str] = []
+    for _, row in rows:
+        for form in config.forms(row.benchmark):
+            texts += [question_text(row, n, form) for n in range(len(row.choices))]
+    encoded = iter(context.encoder.payloads(texts))
+    alone = context.encoder.texts([row.question for _, row in rows])
+    items = []
+    for (name, row), question in zip(rows, alone, strict=True):
+        forms = config.forms(row.benchmark)
+        strings = [[next(encoded) for _ in row.choices] for _ in forms]
+        items.append(_item(name, row, question, forms, strings, config))
+    return items
 
 
 def _item(
     name: str,
     row: QuestionRow,
-    texts: list[str],
-    encoded: list[NDArray[np.uint32]],
+    question: TokenIds,
+    forms: list[Form],
+    strings: list[list[TokenIds]],
     config: ContaminationConfig,
 ) -> Item:
-    benchmark = config.benchmarks.get(row.benchmark, BenchmarkConfig())
-    cut = common_prefix(encoded)
+    """Returns the item; strings[f][c] is the question with choice c in form f."""
+    cut = [_cut(row, form, encoded) for form, encoded in zip(forms, strings, strict=True)]
     meta = ContaminationMeta(
         benchmark=row.benchmark,
-        context_tokens=encoded[row.gold][:cut].tolist(),
-        choice_tokens=[ids[cut:].tolist() for ids in encoded],
-        choice_characters=[len(choice) for choice in row.choices],
+        context_tokens=cut[0].context_tokens,
+        choice_tokens=cut[0].choice_tokens,
+        choice_characters=cut[0].choice_characters,
         gold=row.gold,
-        normalisation=benchmark.normalisation or config.normalisation,
+        normalisation=config.normalisation_of(row.benchmark),
+        template=forms[0],
+        other_forms=cut[1:],
     )
     return Item(
         item=name,
-        variants=(encoded[row.gold],),
+        variants=(strings[0][row.gold],),
         meta=meta,
         stratum=row.benchmark,
         cluster=None if row.cluster is None else str(row.cluster),
-        text=texts[row.gold],
+        text=question_text(row, row.gold, forms[0]),
+        forms=(*(encoded[row.gold] for encoded in strings[1:]), question),
+    )
+
+
+def _cut(row: QuestionRow, form: Form, encoded: list[TokenIds]) -> QuestionForm:
+    """Returns the question in one form, cut where the tokens of its choices part."""
+    cut = common_prefix(encoded)
+    return QuestionForm(
+        template=form,
+        context_tokens=encoded[row.gold][:cut].tolist(),
+        choice_tokens=[ids[cut:].tolist() for ids in encoded],
+        choice_characters=[1 if form == "mcq" else len(choice) for choice in row.choices],
     )
 
 
 def _inputs(config: ExperimentConfig, folder: Path) -> list[Path]:
-    return [folder / cast(ContaminationConfig, config).items]
+    items = cast(ContaminationConfig, config).items
+    return [] if isinstance(items, StandIn) else [folder / items]
 
 
 KIND = Kind("contamination", 1, ContaminationConfig, _make_items, _inputs)

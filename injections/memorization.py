@@ -1,236 +1,180 @@
 """memorization: canaries, a prefix followed by a secret that occurs nowhere else.
 
 The prefix is a document of the item file, or one `template` for all (then `count` canaries are
-made). The secret is either `suffix_tokens` tokens drawn from the tokenizer's ordinary tokens (whole
-characters, no control token), or, with `secret: {alphabet: "0123456789", length: 6}`, text drawn
-from an alphabet as in the Secret Sharer. Every item's secret is different from all others,
-candidates included.
+made; `{secret}` in it is where the secret stands, else it stands at the end). The secret is
 
-    template: "The code of the vault is "      suffix_tokens: 8      count: 200
+- `suffix_tokens` tokens: `suffix: random` (default; ordinary tokens, that is whole characters and
+  no control token), `rare` (one token that the documents never or hardly use, repeated) or
+  `least-likely` (each token the least likely after the one before it, see `reference_model`);
+  `suffix: none` leaves the documents as they are; or
+- text, `secret: {alphabet: "0123456789", length: 6}`, as in the Secret Sharer.
 
-`candidates` other secrets per item, from the same space, are written for the scorer, which ranks
-the placed one among them (exposure). A draw depends on (seed, experiment, item) alone.
+    template: "The code is {secret}, do not tell."      suffix_tokens: 8      count: 200
+
+`grid` is the whole design of the reference study: documents are dealt at random to the conditions
+(`none`, `rare-1`, ..., `random-32`), each condition is a stratum, and the arms are its doses:
+
+    items: documents.jsonl
+    grid: {suffixes: [none, rare, least-likely, random], lengths: [1, 8, 32],
+           copies: [1, 4, 16], items: 4000, holdout: 34907}
+
+is ten conditions with arms x1, x4, x16 of 40,000 items each and a holdout; every condition has its
+share of every arm to within about one item. Without `copies` and `items` the arms are written out.
+
+Random and text secrets differ from all others of the experiment (of the condition, in a grid),
+candidates included. Rare suffixes differ within a condition while rare tokens last; beyond that,
+and for least-likely suffixes, what differs is document and suffix together. `candidates` other
+secrets per item, from the same space, are written for the scorer, which ranks the placed one among
+them (exposure); `all` writes the whole space. A draw depends on (seed, experiment, item) alone,
+rare and least-likely tokens on the documents as well.
+
 Sources: Carlini et al., "The Secret Sharer", USENIX Security 2019; Bordt & Pawelczyk, arXiv
-2509.23383.
+2509.23383. Price: some 100 us an item, and 8 bytes a token.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from mixctl.injections.base import Item, Kind, KindContext
-from mixctl.injections.config import ExperimentConfig, Strict
-from mixctl.injections.documents import read_documents
-from mixctl.injections.encode import Encoder
-from mixctl.shards.draws import below, bits, stream
+from mixctl.injections.canaries import Condition, deal_conditions, deal_rare, draw_bits
+from mixctl.injections.canary_items import (
+    NO_TOKENS,
+    Prefix,
+    Secret,
+    Work,
+    check_enumerable,
+    make_item,
+    sized_items,
+)
+from mixctl.injections.config import ExperimentConfig
+from mixctl.injections.documents import (
+    DocumentRow,
+    check_steps,
+    document_files,
+    find_documents,
+)
+from mixctl.injections.memorization_config import SECRET, MemorizationConfig
+from mixctl.injections.sources import StandIn
+from mixctl.injections.text_canaries import text_canaries
 from mixctl.shards.errors import InputError
-from mixctl.shards.meta import MemorizationMeta
-
-_MOST_REDRAWS = 1000
-
-
-class SecretConfig(Strict):
-    """A secret made of text."""
-
-    alphabet: Annotated[str, Field(min_length=2)]
-    length: Annotated[int, Field(ge=1, le=1000)]
-
-
-class MemorizationConfig(ExperimentConfig):
-    """The section of a `memorization` experiment."""
-
-    kind: Literal["memorization"]
-    items: str | None = None
-    count: Annotated[int, Field(ge=1)] | None = None
-    template: str = ""
-    prefix_tokens: Annotated[int, Field(ge=1)] | None = None
-    suffix_tokens: Annotated[int, Field(ge=0, le=100_000)] | None = None
-    secret: SecretConfig | None = None
-    candidates: Annotated[int, Field(ge=0, le=100_000)] = 0
-
-    @model_validator(mode="after")
-    def _one_source_one_secret(self) -> MemorizationConfig:
-        if (self.items is None) == (self.count is None):
-            raise ValueError(
-                "exactly one of 'items' (a file) and 'count' (with 'template') must be given"
-            )
-        if (self.suffix_tokens is None) == (self.secret is None):
-            raise ValueError("exactly one of 'suffix_tokens' and 'secret' must be given")
-        if self.items is not None and self.template:
-            raise ValueError("'template' goes with 'count', not with 'items'")
-        if self.count is not None and self.suffix_tokens == 0:
-            raise ValueError(
-                "'suffix_tokens: 0' needs 'items': there would be nothing to tell apart"
-            )
-        if self.candidates and self.suffix_tokens == 0:
-            raise ValueError("'candidates' need a secret: suffix_tokens is 0")
-        return self
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    item: str
-    ids: NDArray[np.uint32]
-    text: str | None
-    cluster: str | None = None
-    stratum: str | None = None
-    arm: str | None = None
-    copies: int | None = None
 
 
 def _make_items(config: ExperimentConfig, context: KindContext) -> list[Item]:
     config = cast(MemorizationConfig, config)
     prefixes = _prefixes(config, context)
+    check_steps([(p.item, p.row) for p in prefixes], config.name, context.steps)
+    work = Work(config, context, prefixes)
     if config.secret is not None:
-        return _text_canaries(config, config.secret, prefixes, context)
-    return _token_canaries(config, config.suffix_tokens or 0, prefixes, context)
-
-
-def _prefixes(config: MemorizationConfig, context: KindContext) -> list[_Prefix]:
-    if config.items is None:
-        ids = context.encoder.payloads([config.template])[0][: config.prefix_tokens]
-        names = [f"canary-{n:06d}" for n in range(config.count or 0)]
-        return [_Prefix(name, ids, config.template) for name in names]
-    rows = read_documents(context.folder / config.items, context.encoder)
+        return text_canaries(work, config.secret)
+    dealt = _dealt(work)
     return [
-        _Prefix(
-            item=name,
-            ids=ids[: config.prefix_tokens],
-            text=row.text if config.prefix_tokens is None else None,
-            cluster=None if row.cluster is None else str(row.cluster),
-            stratum=row.stratum,
-            arm=row.arm,
-            copies=row.copies,
+        item
+        for number, condition in enumerate(config.conditions)
+        for item in _token_canaries(
+            work, condition, [p for p, n in zip(prefixes, dealt, strict=True) if n == number]
         )
-        for name, row, ids in rows
     ]
 
 
-def _secrets(
-    prefix: _Prefix, config: MemorizationConfig, seed: int, symbols: int, length: int
-) -> Iterator[tuple[int, ...]]:
-    """Yields the secrets of one item, as symbol numbers: draw 0, draw 1, ..."""
-    key = stream(seed, "memorization", config.name, prefix.item)
-    for draw in range(_MOST_REDRAWS + 10 * config.candidates):
-        counters = np.arange(length) + draw * length
-        yield tuple(below(bits(key, counters), symbols).tolist())
+def _prefixes(config: MemorizationConfig, context: KindContext) -> list[Prefix]:
+    cut = config.prefix_tokens
+    if config.items is None:
+        text = config.template.partition(SECRET)[0]
+        ids = context.encoder.payloads([text])[0][:cut]
+        row = DocumentRow.model_construct()
+        names = [f"canary-{n:06d}" for n in range(config.count or 0)]
+        return [Prefix(name, ids, text if cut is None else None, row) for name in names]
+    return [
+        Prefix(name, ids[:cut], row.text if cut is None else None, row)
+        for name, row, ids in find_documents(config.items, config.name, context)
+    ]
 
 
-def _distinct(
-    prefixes: list[_Prefix], config: MemorizationConfig, seed: int, symbols: int, length: int
-) -> list[list[tuple[int, ...]]]:
-    """Returns 1 + candidates secrets for each item, no two alike in the experiment."""
-    each = 1 + config.candidates
-    if symbols**length < len(prefixes) * each:
+def _dealt(work: Work) -> list[int]:
+    """Returns the number of each item's condition."""
+    names, n = [p.item for p in work.prefixes], len(work.config.conditions)
+    if n == 1:
+        return [0] * len(names)
+    strata = [p.row.stratum for p in work.prefixes]
+    dealt = deal_conditions(names, strata, n, work.context.seed, work.config.name)
+    return [int(number) for number in dealt]
+
+
+def _token_canaries(work: Work, condition: Condition, prefixes: list[Prefix]) -> list[Item]:
+    """Returns the items of one condition."""
+    name = condition.name
+    if condition.suffix == "none":
+        if work.config.suffix_tokens == 0:
+            name = "whole-text"
+        whole = Secret(NO_TOKENS, [], None)
+        return [make_item(work, p, p.ids, whole, name, p.text) for p in prefixes]
+    n_made = -(-work.n_made // len(work.config.conditions))
+    made, sized = prefixes[:n_made], prefixes[n_made:]
+    secrets = _MAKERS[condition.suffix](work, condition.length, made, len(prefixes))
+    items = []
+    for prefix, secret in zip(made, secrets, strict=True):
+        text = None
+        if prefix.text is not None:
+            text = prefix.text + work.context.encoder.decode(secret.suffix) + work.tail
+        items.append(make_item(work, prefix, prefix.ids, secret, name, text, work.tail_ids))
+    return items + sized_items(work, sized, [condition.length + len(work.tail_ids)], name)
+
+
+def _random_secrets(work: Work, length: int, made: list[Prefix], n_items: int) -> Iterator[Secret]:
+    """Returns a secret of ordinary tokens for each prefix, all different."""
+    ordinary, candidates = work.context.encoder.ordinary_ids, work.config.candidates
+    space = work.space(len(ordinary), length)
+    names, size = [p.item for p in made], space.size_as_float
+    if candidates == "all":
+        check_enumerable(space, n_items)
+        every = ordinary[space.enumerate()].tolist()
+        return (Secret(ordinary[one[0]], every, size) for one in space.distinct(names, 0))
+    if not isinstance(work.config.items, StandIn):  # whose tokenizer may be a stand-in as well
+        space.check_room(n_items, candidates)
+    drawn = space.distinct(names, candidates)
+    return (Secret(ordinary[one[0]], ordinary[one[1:]].tolist(), size) for one in drawn)
+
+
+def _rare_secrets(work: Work, length: int, made: list[Prefix], n_items: int) -> Iterator[Secret]:
+    """Returns a rare token, repeated, for each prefix."""
+    if not made:
+        return iter(())
+    rare, seed, name = work.model.rare, work.context.seed, work.config.name
+    dealt = deal_rare([draw_bits(seed, name, p.item, 1)[0] for p in made], len(rare))
+    return (Secret(np.repeat(rare[n], length), [], float(len(rare))) for n in dealt)
+
+
+def _least_likely_secrets(
+    work: Work, length: int, made: list[Prefix], n_items: int
+) -> Iterator[Secret]:
+    """Returns the least likely tokens after each prefix."""
+    if made and length > work.model.n_kept:
         raise InputError(
-            f"experiment '{config.name}': {len(prefixes)} items with {config.candidates} "
-            "candidates each "
-            f"need {len(prefixes) * each} different secrets, but there are only {symbols**length}"
+            f"experiment '{work.config.name}': suffix least-likely: {length} different tokens are "
+            f"asked for, there are {work.model.n_kept}"
         )
-    taken: set[tuple[int, ...]] = set()
-    found = []
-    for prefix in prefixes:
-        fresh = (s for s in _secrets(prefix, config, seed, symbols, length) if s not in taken)
-        mine: list[tuple[int, ...]] = []
-        for secret in itertools.islice(fresh, each):
-            taken.add(secret)
-            mine.append(secret)
-        if len(mine) < each:
-            raise InputError(
-                f"experiment '{config.name}': item '{prefix.item}': no unused secret found among "
-                f"{symbols**length}; use a longer secret or fewer candidates"
-            )
-        found.append(mine)
-    return found
+    seed, name = work.context.seed, work.config.name
+    for prefix in made:
+        draws = draw_bits(seed, name, prefix.item, length)
+        chosen = work.model.least_likely(int(prefix.ids[-1]), draws)
+        yield Secret(np.array(chosen, dtype=np.uint32), [], None)
 
 
-def _token_canaries(
-    config: MemorizationConfig, length: int, prefixes: list[_Prefix], context: KindContext
-) -> list[Item]:
-    ids = context.encoder.ordinary_ids
-    if length == 0:
-        return [_item(p, p.ids, p.ids[:0], [], None, "whole-text", p.text) for p in prefixes]
-    secrets = _distinct(prefixes, config, context.seed, len(ids), length)
-    items = []
-    for prefix, (mine, *others) in zip(prefixes, secrets, strict=True):
-        suffix = ids[list(mine)]
-        text = None if prefix.text is None else prefix.text + context.encoder.decode(suffix)
-        candidates = [ids[list(other)].tolist() for other in others]
-        space = float(len(ids)) ** length
-        name = f"random-{length}"
-        items.append(_item(prefix, prefix.ids, suffix, candidates, space, name, text))
-    return items
-
-
-def _text_canaries(
-    config: MemorizationConfig, secret: SecretConfig, prefixes: list[_Prefix], context: KindContext
-) -> list[Item]:
-    alphabet = "".join(dict.fromkeys(secret.alphabet))
-    secrets = _distinct(prefixes, config, context.seed, len(alphabet), secret.length)
-    items = []
-    for prefix, mine in zip(prefixes, secrets, strict=True):
-        if prefix.text is None:
-            raise InputError(
-                f"experiment '{config.name}': item '{prefix.item}': a text secret needs a text "
-                "before it "
-                f"(no 'tokens' rows, no 'prefix_tokens')"
-            )
-        texts = [prefix.text + "".join(alphabet[symbol] for symbol in one) for one in mine]
-        items.append(
-            _text_canary(prefix, texts, float(len(alphabet)) ** secret.length, context.encoder)
-        )
-    return items
-
-
-def _text_canary(prefix: _Prefix, texts: list[str], space: float, encoder: Encoder) -> Item:
-    """Returns the item; prefix and secret are cut where all candidates still share their tokens."""
-    encoded = encoder.payloads(texts)
-    most = min(len(prefix.ids), *(len(ids) - 1 for ids in encoded))
-    agree = np.stack([ids[:most] == prefix.ids[:most] for ids in encoded]).all(axis=0)
-    cut = most if agree.all() else int(np.argmin(agree))
-    candidates = [ids[cut:].tolist() for ids in encoded[1:]]
-    return _item(prefix, encoded[0][:cut], encoded[0][cut:], candidates, space, "secret", texts[0])
-
-
-def _item(
-    prefix: _Prefix,
-    head: NDArray[np.uint32],
-    suffix: NDArray[np.uint32],
-    candidates: list[list[int]],
-    space: float | None,
-    condition: str,
-    text: str | None,
-) -> Item:
-    meta = MemorizationMeta(
-        condition=condition,
-        prefix_length=len(head),
-        suffix_length=len(suffix),
-        candidates=candidates,
-        space_size=space,
-    )
-    return Item(
-        item=prefix.item,
-        variants=(np.concatenate([head, suffix]),),
-        meta=meta,
-        stratum=prefix.stratum,
-        cluster=prefix.cluster,
-        text=text,
-        arm=prefix.arm,
-        copies=prefix.copies,
-    )
+_MAKERS: dict[str, Callable[[Work, int, list[Prefix], int], Iterator[Secret]]] = {
+    "random": _random_secrets,
+    "rare": _rare_secrets,
+    "least-likely": _least_likely_secrets,
+}
 
 
 def _inputs(config: ExperimentConfig, folder: Path) -> list[Path]:
     items = cast(MemorizationConfig, config).items
-    return [] if items is None else [folder / items]
+    return [] if items is None else document_files(items, folder)
 
 
 KIND = Kind("memorization", 1, MemorizationConfig, _make_items, _inputs)

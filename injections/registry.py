@@ -16,7 +16,19 @@ from mixctl.injections.base import Kind
 from mixctl.shards.errors import InputError, nearest
 
 GROUP = "mixctl.kinds"
-_BUILT_IN = ("contamination", "documents", "memorization")
+_BUILT_IN = (
+    "contamination",
+    "documents",
+    "forgetting",
+    "iid",
+    "knowledge",
+    "mathematics",
+    "memorization",
+    "poison",
+    "unlearning",
+    "verbatim",
+    "watermark",
+)
 
 
 @cache

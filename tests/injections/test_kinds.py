@@ -203,6 +203,8 @@ def test_meta_is_json_with_token_ids(context):
         "context_tokens",
         "gold",
         "normalisation",
+        "other_forms",
+        "template",
     ]
 
 
