@@ -1,22 +1,24 @@
 """The items of an experiment with their arms: made by the kind, checked, clustered, randomised.
 
 Items are sorted by id. Rows that name an arm or a dose keep it; the rest is randomised to the arms
-that say how many items they take. Items with the same payload, or with the same `cluster`, are one
-cluster.
+that say how many items they take. Items with the same payload, with nearly the same one, or with
+the same `cluster`, are one cluster. With `near_duplicates: remove` only the first of them stays.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mixctl.injections.base import Item, KindContext
+from mixctl.injections.base import Item, KindContext, TokenIds
 from mixctl.injections.config import Arm, ExperimentConfig
+from mixctl.injections.near_duplicates import near_duplicates
 from mixctl.pipeline.arms import UNUSED, ClusterTooLargeError, assign_arms
+from mixctl.pipeline.dose import budget_tokens, round_order, spend, variant_lengths
 from mixctl.pipeline.mixfile import Experiment
 from mixctl.shards.draws import I64, stream
 from mixctl.shards.errors import InputError, nearest
@@ -25,6 +27,7 @@ from mixctl.shards.manifest import payload_digest
 ALL = "all"
 """the stratum of an item that has none"""
 _MOST_NAMED = 5
+_NONE = np.empty(0, dtype=np.uint32)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class AssignedItems:
         items: the items, holdouts included.
         arm: index into `arms`, int64 of shape (n,).
         copies: the dose of each item, int64 of shape (n,).
+        near_duplicates: items left out because an earlier one is nearly the same.
         clusters: the label of each item's cluster.
         randomised: whether the arm was drawn, not named by the item's row; bool of shape (n,).
         n_unused: items of the file that no arm takes.
@@ -47,6 +51,7 @@ class AssignedItems:
     clusters: tuple[str, ...]
     randomised: NDArray[np.bool_]
     n_unused: int
+    near_duplicates: int = 0
 
 
 def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
@@ -56,10 +61,10 @@ def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
         InputError: with every problem of the items and arms, naming experiment and item.
     """
     config = experiment.config
-    items = sorted(experiment.kind.make_items(config, context), key=lambda item: item.item)
-    _check_lengths(config, items, context.max_payload_tokens)
-    arms = _all_arms(config, items)
-    cluster = _clusters(items)
+    made = sorted(experiment.kind.make_items(config, context), key=lambda item: item.item)
+    arms = _all_arms(config, made)
+    _check_payloads(config, arms, made, context)
+    items, cluster = _clustered(config, made)
     arm = _fixed_arms(config, items, arms)
     given = arm != UNUSED
     free = np.flatnonzero(~given)
@@ -74,52 +79,95 @@ def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
         first = items[int(np.argmax(cluster == error.cluster))].item
         raise InputError(
             f"experiment '{config.name}': item '{first}' is one of {error.n_items} that belong "
-            f"together (same payload or cluster), more than the larger clusters before it left "
-            f"room for in any arm: ask for other numbers of items"
+            f"together (same payload, near-duplicates, or cluster), more than the larger clusters "
+            f"before it left room for in any arm: ask for other numbers of items"
         ) from None
-    return _kept(items, arms, arm, cluster, ~given)
+    kept = _kept(items, arms, arm, cluster, ~given)
+    copies = _copies(config, kept, context)
+    return replace(kept, copies=copies, near_duplicates=len(made) - len(items))
 
 
 def _kept(
     items: list[Item], arms: list[Arm], arm: I64, cluster: I64, randomised: NDArray[np.bool_]
 ) -> AssignedItems:
     used = np.flatnonzero(arm != UNUSED)
-    doses = np.array([a.copies for a in arms] or [0], dtype=np.int64)
     labels, first = np.unique(cluster, return_index=True)
     names = {int(label): items[i].item for label, i in zip(labels, first, strict=True)}
     return AssignedItems(
         items=tuple(items[i] for i in used),
         arms=tuple(arms),
         arm=arm[used],
-        copies=doses[arm[used]],
+        copies=np.zeros(len(used), dtype=np.int64),
         clusters=tuple(names[int(cluster[i])] for i in used),
         randomised=randomised[used],
         n_unused=len(items) - len(used),
     )
 
 
-def _check_lengths(config: ExperimentConfig, items: list[Item], most: int) -> None:
-    problems = [
-        f"experiment '{config.name}': item '{item.item}': the payload has {len(ids)} tokens; a "
-        "sequence "
-        f"holds at most {most} between two end-of-document tokens"
-        for item in items
-        for ids in item.variants
-        if len(ids) > most
-    ]
-    problems += [
-        f"experiment '{config.name}': item '{item.item}': the payload is empty"
-        for item in items
-        for ids in item.variants
-        if not len(ids)
-    ]
-    if len(problems) > _MOST_NAMED:
-        problems = [
-            *problems[:_MOST_NAMED],
-            f"... and {len(problems) - _MOST_NAMED} more such items",
-        ]
+def _copies(config: ExperimentConfig, kept: AssignedItems, context: KindContext) -> I64:
+    """Returns the dose of each item: its arm's copies, or its part of the arm's budget."""
+    copies = np.zeros(len(kept.items), dtype=np.int64)
+    problems = []
+    for number, arm in enumerate(kept.arms):
+        mine = np.flatnonzero(kept.arm == number)
+        items = [kept.items[i] for i in mine]
+        budget = budget_tokens(arm, context.run_tokens)
+        variants = arm.variants or config.variants
+        if budget is None:
+            copies[mine] = arm.copies or 0
+        elif items:
+            lengths = variant_lengths(items, variants, context.sequence_tokens)
+            order = round_order([i.item for i in items], context.seed, config.name)
+            copies[mine] = spend(budget, lengths, order)
+            if not copies[mine].any():
+                problems.append(
+                    f"experiment '{config.name}', arm '{arm.name}': a budget of {budget} tokens "
+                    f"is less than one payload ({min(int(one[0]) for one in lengths)} tokens)"
+                )
+        if variants == "each":
+            problems += _too_few_variants(config, items, copies[mine])
     if problems:
         raise InputError(problems)
+    return copies
+
+
+def _too_few_variants(config: ExperimentConfig, items: list[Item], copies: I64) -> list[str]:
+    return [
+        f"experiment '{config.name}': item '{item.item}': {n} copies, each with a payload of its "
+        f"own, but it has {len(item.variants)}: add paraphrases, or say variants: cycle"
+        for item, n in zip(items, copies, strict=True)
+        if item.base is None and n > len(item.variants)
+    ][:_MOST_NAMED]
+
+
+def _check_payloads(
+    config: ExperimentConfig, arms: list[Arm], items: list[Item], context: KindContext
+) -> None:
+    """Refuses payloads that are empty, or longer than any of the arms can place."""
+    dosed = [arm for arm in arms if not arm.held_out]
+    whole = all((arm.split or config.split) in (None, "whole") for arm in dosed)
+    modes = {arm.placement or config.placement for arm in dosed}
+    most = context.max_payload_tokens if whole and modes <= {"overwrite", "boundary"} else None
+    problems = []
+    for item in items:
+        place = f"experiment '{config.name}': item '{item.item}'"
+        longest = max((len(ids) for ids in item.variants), default=0)
+        if any(not len(ids) for ids in item.variants) or (not item.variants and not item.base):
+            problems.append(f"{place}: the payload is empty")
+        elif most is not None and longest > most:
+            problems.append(
+                f"{place}: the payload has {longest} tokens; a sequence holds at most {most} "
+                f"between two end-of-document tokens (split: cuts it into pieces)"
+            )
+    raise_problems(problems)
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Raises the first few problems, and how many more there are; nothing when there is none."""
+    rest = len(problems) - _MOST_NAMED
+    if problems:
+        more = [f"... and {rest} more such items"] if rest > 0 else []
+        raise InputError([*problems[:_MOST_NAMED], *more])
 
 
 def _all_arms(config: ExperimentConfig, items: list[Item]) -> list[Arm]:
@@ -166,14 +214,46 @@ def _fixed_arms(config: ExperimentConfig, items: list[Item], arms: list[Arm]) ->
     return fixed
 
 
-def _clusters(items: list[Item]) -> I64:
-    """Returns a label for each item: equal for items linked by a payload or a cluster name."""
-    links = [payload_digest(item.variants[0]) for item in items]
-    names = [f"item {i.item}" if i.cluster is None else f"cluster {i.cluster}" for i in items]
-    nodes = np.unique([*links, *names], return_inverse=True)[1] + len(items)
-    n = len(items)
-    ones = np.ones(2 * n, dtype=np.int8)
-    edges = (ones, (np.tile(np.arange(n), 2), nodes))
+def _clustered(config: ExperimentConfig, items: list[Item]) -> tuple[list[Item], I64]:
+    """Returns the items and the label of each one's cluster; near-duplicates removed if asked."""
+    if config.near_duplicates == "remove":
+        alike = _components([_payload_links(items), _near_links(items)], len(items))
+        items = [items[i] for i in np.sort(np.unique(alike, return_index=True)[1])]
+    links = [_payload_links(items), _cluster_links(items)]
+    if config.near_duplicates == "cluster":
+        links.append(_near_links(items))
+    return items, _components(links, len(items))
+
+
+def _payload_links(items: list[Item]) -> list[str]:
+    return [
+        f"item {i.item}" if i.base is not None else payload_digest(i.variants[0]) for i in items
+    ]
+
+
+def _cluster_links(items: list[Item]) -> list[str]:
+    return [f"item {i.item}" if i.cluster is None else f"cluster {i.cluster}" for i in items]
+
+
+def _near_links(items: list[Item]) -> list[str]:
+    compared = [_compared(item) for item in items]
+    return [f"near {label}" for label in near_duplicates(compared).tolist()]
+
+
+def _compared(item: Item) -> TokenIds:
+    """Returns the tokens that near-duplicates are told by; rows that name their arm have none."""
+    if item.arm is not None or item.copies is not None:
+        return _NONE
+    if item.compared is not None:
+        return item.compared
+    return item.variants[0] if item.variants else _NONE
+
+
+def _components(links: list[list[str]], n: int) -> I64:
+    """Returns a label for each item: equal for items that some chain of equal links connects."""
+    nodes = np.unique(np.array(links).ravel(), return_inverse=True)[1] + n
+    ones = np.ones(len(links) * n, dtype=np.int8)
+    edges = (ones, (np.tile(np.arange(n), len(links)), nodes))
     side = n + int(nodes.max(initial=n)) + 1
     graph = coo_array(edges, shape=(side, side))
     _, labels = connected_components(graph, directed=False)

@@ -23,7 +23,7 @@ from mixctl.pipeline.tokenize import lengths_path, tokens_path
 from mixctl.shards.chunks import Tokens
 from mixctl.shards.draws import I64, stream
 from mixctl.shards.errors import InputError
-from mixctl.shards.permutation import permute
+from mixctl.shards.permutation import permute, unpermute
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class BaseSource:
         n_validation: sequences held out.
         n_needed: training sequences of the run.
         repeat: whether a base corpus that is too small is gone through again.
+        dropped: a file with the numbers of the documents that are left out (int64, sorted), counted
+            over all token files; None leaves none out.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class BaseSource:
     n_validation: int
     n_needed: int
     repeat: bool
+    dropped: Path | None = None
 
 
 class BaseStream:
@@ -65,9 +68,13 @@ class BaseStream:
         self._files = [
             _open(tokens_path(source.folder, t), source.dtype) for t in range(source.n_tasks)
         ]
-        self._file = np.repeat(np.arange(source.n_tasks), [len(one) for one in lengths])
-        self._begin = np.concatenate([np.cumsum(one) - one for one in lengths])
-        all_lengths = np.concatenate(lengths)
+        self._first = np.cumsum([0, *(len(one) for one in lengths)])
+        kept = _kept(int(self._first[-1]), source.dropped)
+        self._number = np.cumsum(kept) - 1
+        self._number[~kept] = -1
+        self._file = np.repeat(np.arange(source.n_tasks), np.diff(self._first))[kept]
+        self._begin = np.concatenate([np.cumsum(one) - one for one in lengths])[kept]
+        all_lengths = np.concatenate(lengths)[kept]
         self.n_documents, self.n_tokens = len(all_lengths), int(all_lengths.sum())
         numbers = np.arange(self.n_documents)
         self._order = permute(numbers, self.n_documents, stream(source.seed, "documents"))
@@ -115,6 +122,55 @@ class BaseStream:
         base[inside] = permute(base[inside], needed, stream(self.source.seed, "sequences"))
         return base % self.n_sequences
 
+    @property
+    def n_spare(self) -> int:
+        """Returns how many base sequences there are beyond those of the run."""
+        return max(self.n_sequences - self.source.n_needed, 0)
+
+    def document_ends(self, sequence: I64) -> tuple[I64, I64]:
+        """Returns (row, offset), int64: the end-of-document tokens in these sequences, in order."""
+        width = self.source.sequence_tokens
+        low = self._train_begin + self.base_sequence(sequence) * width
+        first = np.searchsorted(self._ends, low, side="right")
+        count = np.searchsorted(self._ends, low + width, side="right") - first
+        row = np.repeat(np.arange(len(low)), count)
+        turn = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        return row, self._ends[np.repeat(first, count) + turn] - 1 - low[row]
+
+    def sequences_with(self, hits: I64) -> tuple[I64, I64]:
+        """Returns (sequence, pattern), int64: the sequences, spare ones included, that hold a hit.
+
+        A hit counts when it lies whole in one sequence. Each sequence is named once, in order, with
+        the lowest pattern found in it.
+
+        Args:
+            hits: shape (n, 5): pattern, token file, document in it, offset in the document, length.
+        """
+        pattern, task, document, offset, length = hits.T
+        number = self._number[self._first[task] + document]
+        place = np.empty(self.n_documents, dtype=np.int64)
+        place[self._order] = np.arange(self.n_documents)
+        place = place[np.maximum(number, 0)]
+        begin = np.where(place > 0, self._ends[place - 1], 0) + offset - self._train_begin
+        base, inside = np.divmod(begin, self.source.sequence_tokens)
+        whole = (inside + length <= self.source.sequence_tokens) & (number >= 0)
+        whole &= (begin >= 0) & (base < self.n_sequences)
+        sequence, pattern = self._sequences_of(base[whole], pattern[whole])
+        order = np.lexsort([pattern, sequence])
+        found, first = np.unique(sequence[order], return_index=True)
+        return found, pattern[order][first]
+
+    def _sequences_of(self, base: I64, label: I64) -> tuple[I64, I64]:
+        """Returns the sequences that hold these base sequences, in every turn, and their labels."""
+        needed = self.source.n_needed
+        turns = -(-needed // self.n_sequences) if self.source.repeat else 1
+        held = base[:, None] + np.arange(turns) * self.n_sequences
+        labels = np.broadcast_to(label[:, None], held.shape)[held < max(needed, self.n_sequences)]
+        held = held[held < max(needed, self.n_sequences)]
+        inside = held < needed
+        held[inside] = unpermute(held[inside], needed, stream(self.source.seed, "sequences"))
+        return held, labels
+
     def validation(self, sequence: I64) -> Tokens:
         """Returns held-out sequences by number, counted round: shape (n, sequence_tokens)."""
         return self._gather(0, np.asarray(sequence) % self.source.n_validation)
@@ -148,6 +204,14 @@ class BaseStream:
         target = row * width + begin - low[row]
         parts = (self._file[document], source, target, end - begin)
         return tuple(part.tolist() for part in parts)
+
+
+def _kept(n_documents: int, dropped: Path | None) -> np.ndarray:
+    """Returns which documents stay: bool, shape (n_documents,)."""
+    kept = np.ones(n_documents, dtype=np.bool_)
+    if dropped is not None:
+        kept[np.load(dropped)] = False
+    return kept
 
 
 def _open(path: Path, dtype: str) -> Tokens:

@@ -6,6 +6,7 @@ input.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from mixctl.pipeline.interrupt import InterruptHandler
 from mixctl.shards.errors import InputError, VerificationError
 
 UNEXPECTED = 70
@@ -79,6 +81,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; wrong input ends with exit code 2, a broken build with 1."""
+    signal.signal(signal.SIGINT, InterruptHandler())
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -55,7 +55,7 @@ Examples:
 @click.argument("mix", type=_PATH)
 def check(mix: Path) -> None:
     """Validates MIX and everything it names, writes nothing."""
-    from mixctl.pipeline.build import prepare
+    from mixctl.pipeline.prepare import prepare
     from mixctl.pipeline.summary import summarise
     from mixctl.pipeline.text import print_summary
 

@@ -23,6 +23,8 @@ from datatrove.utils.stats import PipelineStats
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mixctl.pipeline.interrupt import raise_if_interrupted
+
 _POLL_SECONDS = 0.2
 
 
@@ -59,6 +61,7 @@ def run_stage(
 
     Raises:
         InputError: raised in a task, with its message.
+        Interrupted: when Ctrl-C was pressed meanwhile, even where the exception itself got lost.
     """
     logger.remove()
     executor = QuietLocalExecutor(
@@ -69,6 +72,7 @@ def run_stage(
     )
     with _progress(label, folder / "log" / "completions", n_tasks), _silent_log():
         executor.run()
+    raise_if_interrupted()
 
 
 @contextlib.contextmanager

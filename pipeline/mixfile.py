@@ -13,7 +13,6 @@ Paths are relative to the mix file. The topology is read from the trainer config
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,33 +22,14 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from mixctl.injections.base import Kind
 from mixctl.injections.config import ExperimentConfig, Strict
+from mixctl.injections.quantities import parse_tokens
 from mixctl.injections.registry import find_kind, kind_names
+from mixctl.pipeline.decontamination import Decontamination
 from mixctl.pipeline.trainer import TrainerConfig, model_vocabulary, read_topology, read_trainer
 from mixctl.pipeline.yamlfile import parse, read_yaml
 from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.layout import DEFAULT_CHUNK_BYTES
 from mixctl.shards.topology import Topology
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-
-
-def parse_tokens(value: int | str) -> int:
-    """Returns a number of tokens: 30000000000, "30B", "1.5M".
-
-    Raises:
-        ValueError: when it is neither a whole number nor a number with K, M, B or T.
-    """
-    if isinstance(value, int):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMBT]?)\s*", value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a number of tokens such as 30000, '1.5M' or '30B'")
-    whole, _, fraction = match[1].partition(".")
-    digits, unit = int(whole + fraction), _UNITS[match[2]]
-    scaled, rest = divmod(digits * unit, 10 ** len(fraction))
-    if rest:
-        raise ValueError(f"{value!r} is not a whole number of tokens")
-    return int(scaled)
 
 
 class CorpusConfig(Strict):
@@ -85,6 +65,7 @@ class MixConfig(Strict):
     eod: str | None = None
     bos: bool = False
     chunk_bytes: Annotated[int, Field(ge=1024, lt=2**32)] = DEFAULT_CHUNK_BYTES
+    decontamination: Decontamination = Decontamination()
     experiments: list[SerializeAsAny[ExperimentConfig]] = []
 
 

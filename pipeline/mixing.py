@@ -1,9 +1,11 @@
 """The mix stage: finished chunks. A datatrove step; a task writes a group of chunks.
 
 For each chunk of train/ the training order says which sequences it holds, the base stream gives
-their tokens, the overlay writes payloads over them, and the chunk is written whole and renamed into
-place. The control twin is the same chunk before the overlay. Beside the chunks, the stage's folder
-gets one receipt a chunk with its size and digests, so sealing reads no chunk again.
+their tokens, sequences with a forbidden string are exchanged, the overlay writes payloads over
+them, and the chunk is written whole and renamed into place. The control twin is the same chunk
+before all that. Beside the chunks, the stage's folder gets one receipt a chunk with its size and
+digests, so sealing reads no chunk again; it also counts the forbidden strings found in what was
+written.
 
 Price: memory of one chunk and its digests; the base tokens are read once.
 """
@@ -11,7 +13,7 @@ Price: memory of one chunk and its digests; the base tokens are read once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +23,15 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from mixctl.pipeline.base_stream import BaseSource, BaseStream
-from mixctl.pipeline.overlay import ChunkPlacements, Overlay, load_overlay
-from mixctl.pipeline.patch import overwrite
+from mixctl.pipeline.copies import BATCH, BOUNDARY, MARK, SEQUENCE
+from mixctl.pipeline.overlay import ChunkPlacements, Overlay, Placed, load_overlay
+from mixctl.pipeline.patch import make_room, write_payloads, write_separators
 from mixctl.shards.chunks import Tokens, chunk_bytes, chunk_name
 from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes, write_bytes, write_text
 from mixctl.shards.layout import Layout
+from mixctl.shards.manifest import payload_digest
 from mixctl.shards.order import TrainingOrder
+from mixctl.shards.search import TokenSearch, load_patterns
 from mixctl.shards.topology import Topology
 
 MAX_TASKS = 128
@@ -43,6 +48,7 @@ class MixSource:
         out: the build folder.
         receipts: the stage's folder.
         control: whether the twin is written.
+        forbidden: the file of the strings that must occur nowhere in train/, if there are any.
     """
 
     base: BaseSource
@@ -54,16 +60,23 @@ class MixSource:
     out: Path
     receipts: Path
     control: bool
+    forbidden: Path | None = None
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was written: file name below the build folder, size, digest, and the blocks' digests."""
+    """What was written: file name below the build folder, size, digest, and the blocks' digests.
+
+    `payloads` are the digests of placed base data, by row of placements.parquet; `forbidden` is how
+    many forbidden strings the blocks hold.
+    """
 
     name: str
     bytes: int
     digest: str
     blocks: list[str]
+    payloads: list[tuple[int, str]]
+    forbidden: int
 
 
 def n_mix_tasks(layout: Layout, val_layout: Layout) -> int:
@@ -110,24 +123,55 @@ def _placements(
     return loaded, order, ChunkPlacements(loaded, order)
 
 
+@lru_cache(maxsize=1)
+def _search(forbidden: Path) -> TokenSearch:
+    return TokenSearch(load_patterns(forbidden))
+
+
 def _write_train(source: MixSource, chunk: int) -> None:
     overlay, order, placements = _placements(source.overlay, source.topology, source.layout)
-    block = np.arange(source.layout.blocks_per_chunk)
-    blocks = _stream(source.base).training(order.sequences(np.full_like(block, chunk), block))
+    block, stream = np.arange(source.layout.blocks_per_chunk), _stream(source.base)
+    sequence = order.sequences(np.full_like(block, chunk), block)
+    blocks = stream.training(sequence)
     if source.control:
-        _write(source, CONTROL, chunk, blocks, with_blocks=False)
-    row, offset, payload = placements.of(chunk)
-    overwrite(blocks, row, offset, payload, overlay.pool, source.eod_id)
-    _write(source, TRAIN, chunk, blocks, with_blocks=True)
+        _write(source, CONTROL, chunk, blocks, {})
+    content = overlay.replacements.content(sequence)
+    replaced = content != sequence
+    blocks[replaced] = stream.training(content[replaced])
+    placed = placements.of(chunk)
+    _apply(blocks, placed, overlay, stream, source.eod_id)
+    late = placed.where((placed.source >= 0) | (placed.mode == MARK))
+    digests = [payload_digest(blocks[row]) for row in late.row]
+    payloads = list(zip(late.number.tolist(), digests, strict=True))
+    found = 0
+    if source.forbidden is not None:
+        found = _search(source.forbidden).count_inside(blocks)
+    receipt = {"blocks": block_digests(blocks), "payloads": payloads, "forbidden": found}
+    _write(source, TRAIN, chunk, blocks, receipt)
+
+
+def _apply(blocks: Tokens, placed: Placed, overlay: Overlay, stream: BaseStream, eod: int) -> None:
+    """Writes the placements of a chunk into its blocks."""
+    taken = placed.where(placed.source >= 0)
+    blocks[taken.row] = stream.training(taken.source)
+    spliced = placed.where(placed.mode == BOUNDARY)
+    make_room(blocks, spliced.row, spliced.offset, spliced.length, eod)
+    whole = (placed.mode == SEQUENCE) | (placed.mode == BATCH)
+    inside = placed.where(placed.mode <= BOUNDARY)
+    write_separators(blocks, inside.row, inside.offset, inside.length, eod)
+    for some in (inside, placed.where(whole & (placed.source < 0))):
+        write_payloads(blocks, some.row, some.offset, some.begin, some.length, overlay.pool)
 
 
 def _write_val(source: MixSource, chunk: int) -> None:
     per_chunk = source.val_layout.blocks_per_chunk
     blocks = _stream(source.base).validation(chunk * per_chunk + np.arange(per_chunk))
-    _write(source, VAL, chunk, blocks, with_blocks=False)
+    _write(source, VAL, chunk, blocks, {})
 
 
-def _write(source: MixSource, folder: str, chunk: int, blocks: Tokens, with_blocks: bool) -> None:
+def _write(
+    source: MixSource, folder: str, chunk: int, blocks: Tokens, more: Mapping[str, object]
+) -> None:
     name = f"{folder}/{chunk_name(chunk)}"
     data = chunk_bytes(blocks)
     write_bytes(source.out / name, data)
@@ -135,7 +179,7 @@ def _write(source: MixSource, folder: str, chunk: int, blocks: Tokens, with_bloc
         "name": name,
         "bytes": len(data),
         "digest": digest_bytes(data),
-        "blocks": block_digests(blocks) if with_blocks else [],
+        **{"blocks": [], "payloads": [], "forbidden": 0, **more},
     }
     write_text(receipt_path(source.receipts, folder, chunk), json.dumps(receipt))
 

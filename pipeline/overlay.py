@@ -1,7 +1,7 @@
-"""The plan in the form the mix tasks need: which payload goes to which sequence and offset.
+"""The resolved plan in the form the mix tasks need: what goes to which sequence and offset.
 
 Written once as plain arrays, read by every task; a task sorts the placements by chunk and takes
-those of its chunks. Price: 24 bytes a placement and 4 a payload token.
+those of its chunks. Price: 50 bytes a placement and 4 a payload token.
 """
 
 from __future__ import annotations
@@ -10,45 +10,73 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mixctl.pipeline.copies import MARK
 from mixctl.pipeline.patch import PayloadPool
-from mixctl.pipeline.plan import Plan
+from mixctl.pipeline.plan import Copies, Plan
+from mixctl.pipeline.resolve import Replacements, Resolved
 from mixctl.shards.draws import I64
 from mixctl.shards.files import replacing
 from mixctl.shards.order import TrainingOrder
 
+COLUMNS = ("sequence", "offset", "begin", "length", "source")
+
 
 @dataclass(frozen=True)
 class Overlay:
-    """All placements of a build; int64 arrays of shape (n,), and the payloads they point to."""
+    """All placements of a build: int64 arrays of shape (n,), the payload tokens, replacements.
+
+    `begin` is where a placement's tokens begin in the pool; `number` is the place of its row in
+    placements.parquet. Base data has its sequence in `source`, and nothing in the pool.
+    """
 
     sequence: I64
     offset: I64
-    payload: I64
+    begin: I64
+    length: I64
+    source: I64
+    mode: NDArray[np.int8]
+    number: I64
     pool: PayloadPool
+    replacements: Replacements
 
 
-def make_overlay(plan: Plan) -> Overlay:
+def make_overlay(plan: Plan, resolved: Resolved) -> Overlay:
     """Returns the placements of all experiments and the pool of their payloads."""
-    payloads = [ids for e in plan.experiments for item in e.assigned.items for ids in item.variants]
-    length = np.array([len(ids) for ids in payloads], dtype=np.int64)
-    tokens = np.concatenate([*payloads, np.empty(0, np.uint32)]).astype(np.uint32)
-    pool = PayloadPool(tokens, np.cumsum(length) - length, length)
-    numbers, before = [np.empty(0, np.int64)], 0
-    for experiment in plan.experiments:
-        n_variants = np.array([len(i.variants) for i in experiment.assigned.items], dtype=np.int64)
-        first = before + np.cumsum(n_variants) - n_variants
-        item, copy = experiment.copies.item, experiment.copies.copy
-        numbers.append(first[item] + copy % n_variants[item])
-        before += int(n_variants.sum())
-    copies = [e.copies for e in plan.experiments]
-    empty = np.empty(0, np.int64)
+    begins, tokens, before = [np.empty(0, np.int64)], [np.empty(0, np.uint32)], 0
+    for experiment, copies in zip(plan.experiments, resolved.copies, strict=True):
+        payloads = [i.variants or _NOTHING for i in experiment.assigned.items]
+        length = np.array([len(ids) for of in payloads for ids in of], dtype=np.int64)
+        n_variants = np.array([len(of) for of in payloads], dtype=np.int64)
+        first = np.cumsum(n_variants) - n_variants
+        begin = before + np.cumsum(length) - length
+        begins.append(begin[first[copies.item] + copies.variant] + copies.begin)
+        tokens += [ids for of in payloads for ids in of]
+        before += int(length.sum())
+    columns = {name: _column(resolved, name) for name in COLUMNS if name != "begin"}
+    mode = np.concatenate([np.empty(0, np.int8), *(c.mode for c in resolved.copies)])
     return Overlay(
-        sequence=np.concatenate([empty, *(c.sequence for c in copies)]),
-        offset=np.concatenate([empty, *(c.offset for c in copies)]),
-        payload=np.concatenate(numbers),
-        pool=pool,
+        **columns,
+        begin=np.concatenate(begins),
+        mode=mode,
+        number=np.arange(len(mode)),
+        pool=PayloadPool(np.concatenate(tokens).astype(np.uint32)),
+        replacements=resolved.replacements,
     )
+
+
+_NOTHING = (np.empty(0, dtype=np.uint32),)
+
+
+def _column(resolved: Resolved, name: str) -> I64:
+    columns: list[I64] = [getattr(copies, name) for copies in resolved.copies]
+    return np.concatenate([np.empty(0, np.int64), *columns])
+
+
+def has_late_digest(copies: Copies) -> NDArray[np.bool_]:
+    """Returns which placements hold base data, whose digest only mixing can tell."""
+    return np.asarray((copies.source >= 0) | (copies.mode == MARK), dtype=np.bool_)
 
 
 def save_overlay(overlay: Overlay, path: Path) -> None:
@@ -56,20 +84,41 @@ def save_overlay(overlay: Overlay, path: Path) -> None:
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
-            sequence=overlay.sequence,
-            offset=overlay.offset,
-            payload=overlay.payload,
+            **{name: getattr(overlay, name) for name in (*COLUMNS, "mode", "number")},
             tokens=overlay.pool.tokens,
-            begin=overlay.pool.begin,
-            length=overlay.pool.length,
+            replaced=overlay.replacements.sequence,
+            replaced_by=overlay.replacements.source,
+            replaced_for=overlay.replacements.string,
         )
 
 
 def load_overlay(path: Path) -> Overlay:
     """Returns the overlay that `save_overlay` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        pool = PayloadPool(arrays["tokens"], arrays["begin"], arrays["length"])
-        return Overlay(arrays["sequence"], arrays["offset"], arrays["payload"], pool)
+        return Overlay(
+            **{name: arrays[name] for name in (*COLUMNS, "mode", "number")},
+            pool=PayloadPool(arrays["tokens"]),
+            replacements=Replacements(
+                arrays["replaced"], arrays["replaced_by"], arrays["replaced_for"]
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The placements of one chunk: `row` is the block; the other arrays as in `Overlay`."""
+
+    row: I64
+    offset: I64
+    begin: I64
+    length: I64
+    source: I64
+    mode: NDArray[np.int8]
+    number: I64
+
+    def where(self, chosen: NDArray[np.bool_]) -> Placed:
+        """Returns the chosen placements."""
+        return Placed(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
 class ChunkPlacements:
@@ -83,8 +132,16 @@ class ChunkPlacements:
         self._block = block
         self._overlay = overlay
 
-    def of(self, chunk: int) -> tuple[I64, I64, I64]:
-        """Returns (block, offset, payload) of the placements in one chunk."""
+    def of(self, chunk: int) -> Placed:
+        """Returns the placements in one chunk."""
         low, high = np.searchsorted(self._chunk, [chunk, chunk + 1])
-        chosen = self._by_chunk[low:high]
-        return self._block[chosen], self._overlay.offset[chosen], self._overlay.payload[chosen]
+        chosen, overlay = self._by_chunk[low:high], self._overlay
+        return Placed(
+            row=self._block[chosen],
+            offset=overlay.offset[chosen],
+            begin=overlay.begin[chosen],
+            length=overlay.length[chosen],
+            source=overlay.source[chosen],
+            mode=overlay.mode[chosen],
+            number=overlay.number[chosen],
+        )

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mixctl.injections.config import Arm
 from mixctl.pipeline.plan import Plan, PlannedExperiment
 from mixctl.shards.files import replacing
 
@@ -34,21 +35,31 @@ def draw_plan(plan: Plan, path: Path) -> None:
         figure.savefig(partial, format=path.suffix.lstrip("."), dpi=130)
 
 
+def _dose(arm: Arm) -> str:
+    if arm.copies is not None:
+        return f"{arm.copies} x"
+    return arm.share or f"{arm.tokens:,} tokens"
+
+
 def _row(axis: Axes, plan: Plan, experiment: PlannedExperiment, edges: np.ndarray) -> None:
-    step = experiment.copies.sequence // plan.topology.global_batch
+    bin_of_step = np.searchsorted(edges, np.arange(plan.topology.steps), side="right") - 1
+    bins = bin_of_step[experiment.copies.sequence // plan.topology.global_batch]
+    arm_of_copy = experiment.assigned.arm[experiment.copies.item]
     bottom = np.zeros(len(edges) - 1)
     per_step = plan.topology.global_batch * plan.topology.max_seq_length * np.diff(edges)
     for number, arm in enumerate(experiment.assigned.arms):
-        mine = experiment.assigned.arm[experiment.copies.item] == number
+        mine = arm_of_copy == number
         if not mine.any():
             continue
-        tokens, _ = np.histogram(step[mine], edges, weights=experiment.copies.length[mine])
+        tokens = np.bincount(bins[mine], experiment.copies.length[mine], minlength=len(bottom))
         share = 100 * tokens / per_step
-        label = f"{arm.name} ({arm.copies} x)"
-        axis.bar(edges[:-1], share, np.diff(edges), bottom, align="edge", label=label)
+        label = f"{arm.name} ({_dose(arm)})"
+        axis.stairs(bottom + share, edges, baseline=bottom.copy(), fill=True, label=label)
         bottom += share
     axis.set_ylabel("%", fontsize=8)
     axis.set_title(f"{experiment.config.name} ({experiment.config.kind})", fontsize=9, loc="left")
     axis.tick_params(labelsize=8)
     if bottom.any():
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    else:
+        axis.text(0.5, 0.4, "nothing is placed", transform=axis.transAxes, ha="center", fontsize=8)

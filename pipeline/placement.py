@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from mixctl.shards.draws import I64, U64, below, bits
 
 DRAW_ROUNDS = 32
+SEPARATORS = 2
+"""tokens that a payload is wrapped in: an end-of-document token on each side"""
 Mask = NDArray[np.bool_]
 
 
@@ -85,9 +87,11 @@ class Occupied:
 
     def plus(self, begin: I64, end: I64) -> Occupied:
         """Returns the occupation with these extents added."""
-        merged = np.concatenate([self.begin, begin])
-        order = np.argsort(merged, kind="stable")
-        return Occupied(merged[order], np.concatenate([self.end, end])[order])
+        order = np.argsort(begin, kind="stable")
+        before = np.searchsorted(self.begin, begin[order])
+        return Occupied(
+            np.insert(self.begin, before, begin[order]), np.insert(self.end, before, end[order])
+        )
 
     def between(self, first: int, stop: int) -> Occupied:
         """Returns the extents that begin at first <= begin < stop of the line."""
@@ -221,22 +225,30 @@ def free_places(
     return low[fits], high[fits]
 
 
-def capacity_left(
-    first: int, stop: int, extent: int, occupied: Occupied, sequence_tokens: int
-) -> int:
-    """Returns how many more extents of one length the window holds, packed tightly."""
-    stride = sequence_tokens + 1
-    inside = occupied.between(first * stride, stop * stride)
-    touched = np.unique(inside.begin // stride)
-    empty = (stop - first - len(touched)) * int(most_extents(np.int64(extent), sequence_tokens))
-    if not len(touched):
-        return empty
-    begins = np.concatenate([touched * stride, inside.begin, touched * stride + stride])
-    ends = np.concatenate([touched * stride - 1, inside.end, touched * stride + stride - 1])
-    rank = np.repeat([1, 2, 0], [len(touched), len(inside.begin), len(touched)])
-    order = np.lexsort([rank, begins])
-    room = begins[order][1:] - ends[order][:-1] - 1
-    room[rank[order][:-1] == 0] = (
-        0  # between the end of a touched sequence and the next touched one
-    )
-    return empty + int((room // (extent + 1)).sum())
+class FreeRoom:
+    """What the occupation leaves free, made ready for many questions.
+
+    Price: one sort of the occupied extents; a question is a division over the gaps in its window.
+    """
+
+    def __init__(self, occupied: Occupied, sequence_tokens: int) -> None:
+        """Measures the gaps of every sequence that holds something."""
+        stride = sequence_tokens + 1
+        self._width = sequence_tokens
+        self._touched = np.unique(occupied.begin // stride)
+        low, high = self._touched * stride, self._touched * stride + stride
+        begins = np.concatenate([low, occupied.begin, high])
+        ends = np.concatenate([low - 1, occupied.end, high - 1])
+        rank = np.repeat(np.array([1, 2, 0], np.int8), [len(low), len(occupied.begin), len(low)])
+        order = np.lexsort([rank, begins])
+        begins, ends, rank = begins[order], ends[order], rank[order]
+        inside = rank[:-1] != 0  # not between the end of a touched sequence and the next one
+        self._gap = (begins[1:] - ends[:-1] - 1)[inside]
+        self._sequence = ((begins[1:] - 1) // stride)[inside]
+
+    def left(self, first: int, stop: int, extent: int) -> int:
+        """Returns how many more extents of one length first <= sequence < stop hold, packed."""
+        low, high = np.searchsorted(self._touched, [first, stop])
+        empty = (stop - first - (high - low)) * int(most_extents(np.int64(extent), self._width))
+        low, high = np.searchsorted(self._sequence, [first, stop])
+        return int(empty) + int((self._gap[low:high] // (extent + 1)).sum())

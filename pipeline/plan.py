@@ -4,66 +4,89 @@ Content is indexed by training position: the plan says which copy of which item 
 sequence and offset, before anything is tokenized or written. It depends on the mix file, the item
 files, the tokenizer and the trainer's step sizes, not on devices, workers or chunk layout.
 
-Price: about two microseconds and 60 bytes a placement.
+Whole batches are placed first, those at given steps before those that draw one, then the other
+copies, experiments by name in each round; where `even` or a ramp drew a step that holds a whole
+batch, the next step is taken. What only the base stream can tell (where a document ends, which
+spare sequences are clean) is left open here and settled by `resolve.py`.
+
+Price: about three microseconds and 90 bytes a placement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mixctl.injections.base import KindContext
-from mixctl.injections.config import Arm, ExperimentConfig, GivenSteps, Schedule
+from mixctl.injections.base import KindContext, TokenIds
+from mixctl.injections.config import ExperimentConfig
 from mixctl.injections.encode import Encoder, load_encoder
-from mixctl.pipeline.assignment import AssignedItems, assign_items
+from mixctl.pipeline.assignment import AssignedItems
+from mixctl.pipeline.copies import BOUNDARY
+from mixctl.pipeline.drafts import (
+    Draft,
+    clear_of_batches,
+    make_draft,
+    occupied_steps,
+    with_batches,
+    with_places,
+)
 from mixctl.pipeline.mixfile import Experiment, Mix, check_vocabulary
-from mixctl.pipeline.placement import NoRoomError, Occupied, Requests, most_extents, place
-from mixctl.pipeline.schedule import StepWindow, copy_ranges, parse_window
-from mixctl.shards.draws import I64, bits, streams
+from mixctl.pipeline.placement import SEPARATORS, FreeRoom, Occupied
+from mixctl.pipeline.schedule import StepWindow
+from mixctl.shards.draws import I64, U64
 from mixctl.shards.errors import InputError
 from mixctl.shards.topology import Topology
 
-PHASE = 2**40
-"""the counter of an item's stream that gives its phase; copies are counted from 0"""
-SEPARATORS = 2
-"""an end-of-document token on each side of an overwritten payload"""
+NO_SOURCE = -1
 
 
 @dataclass(frozen=True)
 class Copies:
-    """The copies of one experiment, sorted by item and copy; int64 arrays of shape (n,).
+    """Pieces with their place, a row a placement; arrays of shape (n,), int64 unless said.
 
     Attributes:
-        item: index into the experiment's items.
-        copy: from 0, within the item.
+        item, copy, part, variant, begin, length, mode, key: as in `copies.Pieces`; a whole batch is
+            a row a sequence, its parts.
         sequence: of the training run, from 0.
-        offset: of the first payload token in the sequence.
-        length: payload tokens.
+        offset: of the first payload token in the sequence; for `boundary`, of a payload in front,
+            until `resolve.py` knows where documents end.
+        source: the sequence whose base data is placed here: one of the run, or, from
+            `topology.sequences` on, a spare one by its rank; NO_SOURCE for token payloads.
     """
 
     item: I64
     copy: I64
+    part: I64
+    variant: I64
+    begin: I64
+    length: I64
+    mode: NDArray[np.int8]
+    key: U64
     sequence: I64
     offset: I64
-    length: I64
+    source: I64
 
     def __len__(self) -> int:
-        """Returns the number of copies."""
+        """Returns the number of placements."""
         return len(self.item)
 
 
 @dataclass(frozen=True)
 class PlannedExperiment:
-    """An experiment with its items, arms, windows and placed copies."""
+    """An experiment with its items, arms, windows and placed copies.
+
+    `spare` is the rank of each item's first spare base sequence, NO_SOURCE where it has none.
+    """
 
     experiment: Experiment
     assigned: AssignedItems
     windows: tuple[StepWindow, ...]
     copies: Copies
+    spare: I64
 
     @property
     def config(self) -> ExperimentConfig:
@@ -77,18 +100,20 @@ class PlannedExperiment:
 
     @cached_property
     def longest_payload(self) -> int:
-        """Returns the tokens of the longest payload."""
-        return max((len(i.variants[0]) for i in self.assigned.items), default=0)
+        """Returns the tokens of the longest payload that is placed between separators."""
+        inside = self.copies.mode <= BOUNDARY
+        return int(self.copies.length[inside].max(initial=0))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build is going to hold."""
+    """What a build is going to hold; `n_spares` base sequences beyond those of the run."""
 
     mix: Mix
     encoder: Encoder
     experiments: tuple[PlannedExperiment, ...]
     occupied: Occupied
+    n_spares: int = 0
 
     @property
     def topology(self) -> Topology:
@@ -100,27 +125,41 @@ class Plan:
         """Returns the tokens of the whole run as LitGPT counts them: max_seq_length a sequence."""
         return self.topology.sequences * self.topology.max_seq_length
 
+    @cached_property
+    def free_room(self) -> FreeRoom:
+        """Returns what all placements leave free."""
+        return FreeRoom(self.occupied, self.topology.sequence_tokens)
 
-def make_plan(mix: Mix) -> Plan:
+    @property
+    def forbidden(self) -> list[tuple[str, str, TokenIds]]:
+        """Returns (experiment, item, tokens) of every string that must occur nowhere in the run."""
+        return [
+            (one.config.name, item.item, item.variants[0])
+            for one in self.experiments
+            if one.experiment.kind.absent
+            for item in one.assigned.items
+        ]
+
+
+def make_plan(mix: Mix, sample: int | None = None) -> Plan:
     """Returns the plan of a mix.
+
+    Args:
+        mix: the mix.
+        sample: how many payloads a generated kind makes; None for every one, as a build needs.
 
     Raises:
         InputError: with every problem of tokenizer, items, arms, windows and capacity.
     """
-    folder = Path(mix.resolve(mix.config.tokenizer))
-    encoder = load_encoder(folder, eod=mix.config.eod, bos=mix.config.bos)
-    problems = check_vocabulary(mix, encoder.vocab_size)
-    context = KindContext(
-        folder=mix.folder,
-        encoder=encoder,
-        seed=mix.config.seed,
-        max_payload_tokens=mix.topology.sequence_tokens - SEPARATORS,
+    encoder = load_encoder(
+        Path(mix.resolve(mix.config.tokenizer)), eod=mix.config.eod, bos=mix.config.bos
     )
+    problems = check_vocabulary(mix, encoder.vocab_size)
+    context = _context(mix, encoder, sample)
     drafts = []
     for experiment in mix.experiments:
         try:
-            assigned = assign_items(experiment, context)
-            drafts.append((experiment, assigned, _windows(experiment, assigned.arms, mix)))
+            drafts.append(make_draft(experiment, context, mix))
         except InputError as error:
             problems += error.problems
     if problems:
@@ -128,162 +167,92 @@ def make_plan(mix: Mix) -> Plan:
     return _place_all(mix, encoder, drafts)
 
 
-Draft = tuple[Experiment, AssignedItems, tuple[StepWindow, ...]]
+def _context(mix: Mix, encoder: Encoder, sample: int | None) -> KindContext:
+    topology = mix.topology
+    return KindContext(
+        folder=mix.folder,
+        encoder=encoder,
+        seed=mix.config.seed,
+        max_payload_tokens=topology.sequence_tokens - SEPARATORS,
+        sequence_tokens=topology.sequence_tokens,
+        global_batch=topology.global_batch,
+        steps=topology.steps,
+        sample=sample,
+    )
 
 
 def _place_all(mix: Mix, encoder: Encoder, drafts: list[Draft]) -> Plan:
-    occupied, planned = Occupied.nothing(), []
-    problems: list[str] = []
-    for experiment, assigned, windows in drafts:
-        problems += _too_many(experiment, assigned, windows, mix.topology)
-        if problems:
-            continue
-        requests = _requests(experiment, assigned, windows, mix)
-        problems += _over_capacity(experiment, requests[2], mix.topology)
-        if problems:
-            continue
+    """Returns the plan: whole batches first, then everything else, experiments by name."""
+    topology, problems = mix.topology, list[str]()
+    taken: set[int] = set()
+    for given in (True, False):
+        for number, draft in enumerate(drafts):
+            try:
+                drafts[number], taken = with_batches(draft, given, taken, topology)
+            except InputError as error:
+                problems += error.problems
+    occupied = occupied_steps(taken, topology)
+    for number, draft in enumerate(drafts):
         try:
-            copies, occupied = _placed(*requests, occupied, mix.topology.sequence_tokens)
-        except NoRoomError as error:
-            problems.append(_lacking(experiment, requests[2], error, mix.topology))
-            continue
-        planned.append(PlannedExperiment(experiment, assigned, windows, copies))
+            beside = clear_of_batches(draft, taken, topology)
+            drafts[number], occupied = with_places(beside, occupied, topology)
+        except InputError as error:
+            problems += error.problems
     if problems:
         raise InputError(problems)
-    return Plan(mix, encoder, tuple(planned), occupied)
-
-
-def _windows(experiment: Experiment, arms: tuple[Arm, ...], mix: Mix) -> tuple[StepWindow, ...]:
-    """Returns the window of each arm; arms inherit the experiment's."""
-    config, windows, problems = experiment.config, [], []
-    for arm in arms:
-        place = f"experiment '{config.name}', arm '{arm.name}'"
-        try:
-            window = parse_window(arm.during or config.during, mix.topology)
-        except ValueError as error:
-            problems.append(f"{place}: during: {error}")
-            continue
-        windows.append(window)
-        try:
-            copy = _telling_copies(arm.schedule or config.schedule, arm.copies)
-            phase = np.zeros(len(copy), np.uint64)
-            copy_ranges(arm.schedule or config.schedule, window, arm.copies, copy, phase, 1)
-        except ValueError as error:
-            problems.append(f"{place}: schedule: {error}")
-    if problems:
-        raise InputError(problems)
-    return tuple(windows)
-
-
-def _telling_copies(schedule: Schedule, copies: int) -> I64:
-    """Returns the copies that show whether a schedule fits: first and last, or every given step."""
-    if isinstance(schedule, GivenSteps):
-        return np.arange(min(copies, len(schedule.steps)))
-    return np.unique([0, max(copies - 1, 0)])[:copies]
-
-
-def _requests(
-    experiment: Experiment, assigned: AssignedItems, windows: tuple[StepWindow, ...], mix: Mix
-) -> tuple[I64, I64, Requests]:
-    """Returns (item, copy, request) of every copy, by item and copy."""
-    item = np.repeat(np.arange(len(assigned.items)), assigned.copies)
-    copy = np.arange(len(item)) - np.repeat(
-        np.cumsum(assigned.copies) - assigned.copies, assigned.copies
-    )
-    names = [i.item for i in assigned.items]
-    keys = streams(names, mix.config.seed, "placement", experiment.config.name)
-    phase = bits(keys, PHASE)[item]
-    first, stop = np.zeros(len(item), np.int64), np.zeros(len(item), np.int64)
-    for number, (arm, window) in enumerate(zip(assigned.arms, windows, strict=True)):
-        schedule = arm.schedule or experiment.config.schedule
-        mine = np.flatnonzero(assigned.arm[item] == number)
-        first[mine], stop[mine] = copy_ranges(
-            schedule, window, arm.copies, copy[mine], phase[mine], mix.topology.global_batch
+    planned, n_spares = [], 0
+    for draft in drafts:
+        spare, n_spares = _spares(draft.assigned, n_spares)
+        copies = _copies(draft, spare, topology)
+        planned.append(
+            PlannedExperiment(draft.experiment, draft.assigned, draft.windows, copies, spare)
         )
-    return (
-        item,
-        copy,
-        Requests(bits(keys[item], copy), first, stop, _lengths(assigned, item, copy) + SEPARATORS),
+    return Plan(mix, encoder, tuple(planned), occupied, n_spares)
+
+
+def _spares(assigned: AssignedItems, n_before: int) -> tuple[I64, int]:
+    """Returns the rank of each item's first spare sequence, and how many are taken by now."""
+    needed = np.array(
+        [
+            item.base.n_sequences
+            if item.base is not None and item.base.sequence is None and not item.base.mark
+            else 0
+            for item in assigned.items
+        ],
+        dtype=np.int64,
+    )
+    rank = n_before + np.cumsum(needed) - needed
+    return np.where(needed > 0, rank, NO_SOURCE), n_before + int(needed.sum())
+
+
+def _copies(draft: Draft, spare: I64, topology: Topology) -> Copies:
+    """Returns the placements, a row a sequence where a copy fills several."""
+    pieces = draft.pieces
+    row = np.repeat(np.arange(len(pieces)), pieces.n_sequences)
+    begin_of = np.cumsum(pieces.n_sequences) - pieces.n_sequences
+    turn = np.arange(len(row)) - np.repeat(begin_of, pieces.n_sequences)
+    whole = pieces.mode[row] > BOUNDARY
+    width = topology.sequence_tokens
+    source = _sources(draft.assigned, spare, topology)[pieces.item[row]]
+    return Copies(
+        item=pieces.item[row],
+        copy=pieces.copy[row],
+        part=pieces.part[row] + turn,
+        variant=pieces.variant[row],
+        begin=pieces.begin[row] + turn * width,
+        length=np.where(whole, width, pieces.length[row]),
+        mode=pieces.mode[row],
+        key=pieces.key[row],
+        sequence=draft.sequence[row] + turn,
+        offset=draft.offset[row],
+        source=np.where(source >= 0, source + turn, NO_SOURCE),
     )
 
 
-def _lengths(assigned: AssignedItems, item: I64, copy: I64) -> I64:
-    """Returns the payload tokens of each copy."""
-    n_variants = np.array([len(i.variants) for i in assigned.items], dtype=np.int64)
-    lengths = [len(ids) for i in assigned.items for ids in i.variants]
-    begin = np.cumsum(n_variants) - n_variants
-    return np.array(lengths, dtype=np.int64)[begin[item] + copy % n_variants[item]]
-
-
-def _placed(
-    item: I64, copy: I64, requests: Requests, occupied: Occupied, sequence_tokens: int
-) -> tuple[Copies, Occupied]:
-    sequence, offset, occupied = place(requests, occupied, sequence_tokens)
-    return Copies(item, copy, sequence, offset + 1, requests.extent - SEPARATORS), occupied
-
-
-def _too_many(
-    experiment: Experiment,
-    assigned: AssignedItems,
-    windows: tuple[StepWindow, ...],
-    topology: Topology,
-) -> Iterator[str]:
-    """Yields the arms whose copies cannot fit even into an empty window; lays out nothing."""
-    for number, (arm, window) in enumerate(zip(assigned.arms, windows, strict=True)):
-        mine = [assigned.items[i] for i in np.flatnonzero(assigned.arm == number)]
-        if not mine or not arm.copies:
-            continue
-        shortest = min(len(ids) for item in mine for ids in item.variants) + SEPARATORS
-        first, stop = window.start * topology.global_batch, window.stop * topology.global_batch
-        yield from _excess(experiment, len(mine) * arm.copies, first, stop, shortest, topology)
-
-
-def _over_capacity(experiment: Experiment, requests: Requests, topology: Topology) -> Iterator[str]:
-    """Yields what cannot fit even into an empty run, window by window."""
-    if not len(requests):
-        return
-    order = np.lexsort([requests.extent, requests.stop, requests.first])
-    windows = np.stack([requests.first, requests.stop], axis=1)[order]
-    begin = np.flatnonzero(np.r_[True, (windows[1:] != windows[:-1]).any(axis=1)])
-    asked = np.diff(np.r_[begin, len(order)])
-    shortest = requests.extent[order][begin]
-    room = (windows[begin, 1] - windows[begin, 0]) * most_extents(
-        shortest, topology.sequence_tokens
-    )
-    for n in np.flatnonzero(asked > room):
-        first, stop = windows[begin[n]].tolist()
-        yield from _excess(experiment, int(asked[n]), first, stop, int(shortest[n]), topology)
-
-
-def _excess(
-    experiment: Experiment, asked: int, first: int, stop: int, extent: int, topology: Topology
-) -> Iterator[str]:
-    """Yields one sentence when more copies are asked for than the empty sequences hold."""
-    most = (stop - first) * int(most_extents(np.int64(extent), topology.sequence_tokens))
-    if asked > most:
-        yield (
-            f"experiment '{experiment.config.name}': {asked} copies in steps "
-            f"{_step(first, topology)} to {_step(stop - 1, topology)} do not fit: these "
-            f"{stop - first} sequences hold at most {most} payloads of {extent - SEPARATORS} "
-            f"tokens, so {asked - most} lack a place"
-        )
-
-
-def _lacking(
-    experiment: Experiment, requests: Requests, error: NoRoomError, topology: Topology
-) -> str:
-    lacking = requests.take(error.lacking)
-    first, stop = int(lacking.first.min()), int(lacking.stop.max())
-    return (
-        f"experiment '{experiment.config.name}': {len(lacking)} of {len(requests)} copies lack a "
-        "place in steps "
-        f"{_step(first, topology)} to {_step(stop - 1, topology)}: what experiments before it in "
-        "the "
-        "alphabet and its own copies left free is shorter than its payloads (random places fill "
-        "about three "
-        f"quarters of what the tightest packing would)"
-    )
-
-
-def _step(sequence: int, topology: Topology) -> int:
-    return int(sequence) // topology.global_batch + 1
+def _sources(assigned: AssignedItems, spare: I64, topology: Topology) -> I64:
+    """Returns the first source sequence of each item; NO_SOURCE for token payloads and marks."""
+    named = [
+        NO_SOURCE if item.base is None or item.base.sequence is None else item.base.sequence
+        for item in assigned.items
+    ]
+    return np.where(spare >= 0, topology.sequences + spare, np.array(named, dtype=np.int64))

@@ -9,6 +9,9 @@ from mixctl.pipeline.plan import Plan, make_plan
 from mixctl.pipeline.summary import base_tokens_needed
 from mixctl.shards.errors import InputError
 
+SAMPLE = 2000
+"""payloads that a generated kind makes for a plan; the others are sized after them"""
+
 
 def plan_mix(mix_path: Path) -> Plan:
     """Returns the plan; reads item files and tokenizer, not the corpus.
@@ -18,7 +21,7 @@ def plan_mix(mix_path: Path) -> Plan:
     """
     mix = read_mix(mix_path)
     try:
-        plan = make_plan(mix)
+        plan = make_plan(mix, sample=SAMPLE)
     except InputError as error:
         raise InputError(located(error.problems, mix_path)) from None
     corpus = plan.mix.config.corpus

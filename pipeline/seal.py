@@ -7,41 +7,55 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import yaml
 
 from mixctl.injections.encode import TOKENIZER_FILES
 from mixctl.pipeline.base_stream import BaseStream
 from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixSource, Receipt, read_receipts
 from mixctl.pipeline.plan import Plan, PlannedExperiment
+from mixctl.pipeline.purge import prove_absent, reasons
+from mixctl.pipeline.resolve import Resolved
+from mixctl.pipeline.stages import Searched
 from mixctl.pipeline.tables import blocks_table, items_table, placements_table, replacements_table
 from mixctl.pipeline.trainer import litgpt_config
 from mixctl.shards.chunks import INDEX_NAME, index_text
 from mixctl.shards.files import digest_file, write_bytes, write_text
 from mixctl.shards.layout import Layout
-from mixctl.shards.manifest import write_table
+from mixctl.shards.manifest import payload_digest, write_table
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord, FileRecord, Geometry, Totals, write_record
 
+_GATHERED = 4096
+"""base sequences read at a time"""
 _PACKAGES = ("mixctl", "litgpt", "litdata", "datatrove", "tokenizers", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """What sealing works from: the plan, the mixed chunks, the digests of the inputs."""
+    """What sealing works from."""
 
     plan: Plan
+    resolved: Resolved
+    searched: Searched
     mixed: MixSource
     digests: dict[str, str]
 
 
 def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
-    """Returns the build record, after writing all that it lists, and it last of all."""
+    """Returns the build record, after writing all that it lists, and it last of all.
+
+    Raises:
+        VerificationError: when a block holds a forbidden string; nothing is sealed then.
+    """
     plan, mixed = work.plan, work.mixed
     train = list(read_receipts(mixed.receipts, TRAIN, mixed.layout.n_chunks))
+    prove_absent(train)
     receipts = [*train, *read_receipts(mixed.receipts, VAL, mixed.val_layout.n_chunks)]
     if mixed.control:
         receipts += read_receipts(mixed.receipts, CONTROL, mixed.layout.n_chunks)
-    written = [*_indexes(mixed), *_manifest(plan, mixed, train)]
+    written = [*_indexes(mixed), *_manifest(work, train, stream)]
     written += [*_trainer_configs(plan, mixed), *_tokenizer(plan, mixed)]
     files = {r.name: FileRecord(bytes=r.bytes, digest=r.digest) for r in receipts}
     files |= {name: _file_record(mixed.out / name) for name in written}
@@ -58,7 +72,9 @@ def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
         digests=work.digests,
         versions=_versions(),
         files=files,
-        totals={e.config.name: _totals(e, plan) for e in plan.experiments},
+        totals={e.config.name: _totals(e, work) for e in plan.experiments},
+        absent=[e.config.name for e in plan.experiments if e.experiment.kind.absent],
+        decontamination=work.searched.counts,
     )
     write_record(mixed.out, record)
     return record
@@ -81,17 +97,31 @@ def _index(mixed: MixSource, part: str, layout: Layout) -> str:
     return name
 
 
-def _manifest(plan: Plan, mixed: MixSource, train: list[Receipt]) -> list[str]:
+def _manifest(work: Sealed, train: list[Receipt], stream: BaseStream) -> list[str]:
+    plan, mixed, resolved = work.plan, work.mixed, work.resolved
     order = TrainingOrder(mixed.topology, mixed.layout)
+    late = {row: digest for receipt in train for row, digest in receipt.payloads}
     tables = {
-        "manifest/items.parquet": items_table(plan.experiments),
-        "manifest/placements.parquet": placements_table(plan.experiments, order, mixed.base.dtype),
-        "manifest/replacements.parquet": replacements_table(),
+        "manifest/items.parquet": items_table(plan.experiments, resolved, stream),
+        "manifest/placements.parquet": placements_table(
+            plan.experiments, resolved, order, mixed.base.dtype, late
+        ),
+        "manifest/replacements.parquet": _replacements(work, stream),
         "manifest/blocks.parquet": blocks_table(train),
+        "manifest/decontamination.parquet": work.searched.matches,
     }
     for name, table in tables.items():
         write_table(table, mixed.out / name)
     return list(tables)
+
+
+def _replacements(work: Sealed, stream: BaseStream) -> pa.Table:
+    replaced = work.resolved.replacements
+    digests: list[str] = []
+    for begin in range(0, len(replaced.sequence), _GATHERED):
+        source = replaced.source[begin : begin + _GATHERED]
+        digests += [payload_digest(row) for row in stream.training(source)]
+    return replacements_table(replaced, reasons(work.plan), digests)
 
 
 def _trainer_configs(plan: Plan, mixed: MixSource) -> list[str]:
@@ -142,12 +172,19 @@ def _geometry(mixed: MixSource) -> Geometry:
     )
 
 
-def _totals(experiment: PlannedExperiment, plan: Plan) -> Totals:
+def _totals(experiment: PlannedExperiment, work: Sealed) -> Totals:
+    """Returns what an experiment took; base sequences that it had replaced count as its own."""
+    plan, replaced = work.plan, work.resolved.replacements
+    why = np.array(reasons(plan), dtype=object)[replaced.string]
+    in_run = replaced.sequence < plan.topology.sequences
+    n_replaced = int((in_run & (why == f"purge:{experiment.config.name}")).sum())
+    changed = experiment.n_tokens + n_replaced * plan.topology.sequence_tokens
     return Totals(
         items=len(experiment.assigned.items),
         placements=len(experiment.copies),
         tokens=experiment.n_tokens,
-        share=experiment.n_tokens / plan.run_tokens,
+        share=changed / plan.run_tokens,
+        replaced_sequences=n_replaced,
     )
 
 

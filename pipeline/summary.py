@@ -8,27 +8,38 @@ import numpy as np
 from pydantic import BaseModel
 from scipy.stats import norm
 
-from mixctl.pipeline.placement import capacity_left
-from mixctl.pipeline.plan import SEPARATORS, Plan, PlannedExperiment
+from mixctl.injections.config import AbsentConfig
+from mixctl.injections.quantities import parse_tokens
+from mixctl.pipeline.copies import OVERWRITE, arm_mode
+from mixctl.pipeline.placement import SEPARATORS
+from mixctl.pipeline.plan import Plan, PlannedExperiment
 
 ALPHA, POWER = 0.05, 0.8
 
 
 class ArmSummary(BaseModel):
-    """One arm; `steps` are the first and last step of its window."""
+    """One arm; `steps` are the first and last step of its window.
+
+    `copies` is the mean over its items where the arm has a budget.
+    """
 
     name: str
     items: int
-    copies: int
+    copies: float
     placements: int
     tokens: int
+    placement: str
     steps: tuple[int, int]
     schedule: Any
     detectable_effect_sd: float | None
 
 
 class ExperimentSummary(BaseModel):
-    """One experiment; `share` is its payload tokens over the tokens of the run."""
+    """One experiment; `share` is its tokens over the tokens of the run.
+
+    `tokens` are those that the experiment decides: its payloads, the base data it places or marks,
+    and the base sequences that are expected to be replaced for it.
+    """
 
     name: str
     kind: str
@@ -38,6 +49,9 @@ class ExperimentSummary(BaseModel):
     tokens: int
     share: float
     capacity_left: int
+    near_duplicates: int
+    spare_sequences: int
+    expected_replaced: int
     arms: list[ArmSummary]
 
 
@@ -89,20 +103,34 @@ def _geometry(plan: Plan) -> dict[str, int]:
 
 
 def base_tokens_needed(plan: Plan) -> int:
-    """Returns the base tokens that the run and the validation set take."""
-    return (plan.topology.sequences + plan.mix.config.validation) * plan.topology.sequence_tokens
+    """Returns the base tokens that the run, the validation set and spare base data take."""
+    expected = sum(_expected_replaced(one, plan) for one in plan.experiments)
+    sequences = plan.topology.sequences + plan.mix.config.validation + plan.n_spares + expected
+    return sequences * plan.topology.sequence_tokens
+
+
+def _expected_replaced(one: PlannedExperiment, plan: Plan) -> int:
+    """Returns the base sequences that the mix expects to be replaced for the experiment."""
+    expected = one.config.expected_tokens if isinstance(one.config, AbsentConfig) else None
+    return round(parse_tokens(expected or 0) / plan.topology.max_seq_length)
 
 
 def _experiment(plan: Plan, one: PlannedExperiment) -> ExperimentSummary:
+    replaced = _expected_replaced(one, plan)
+    tokens = one.n_tokens + replaced * plan.topology.max_seq_length
+    spare = np.array([i.base.n_sequences if i.base else 0 for i in one.assigned.items])
     return ExperimentSummary(
         name=one.config.name,
         kind=one.config.kind,
         items=len(one.assigned.items),
         unused_items=one.assigned.n_unused,
         placements=len(one.copies),
-        tokens=one.n_tokens,
-        share=one.n_tokens / plan.run_tokens,
+        tokens=tokens,
+        share=tokens / plan.run_tokens,
         capacity_left=_capacity_left(plan, one),
+        near_duplicates=one.assigned.near_duplicates,
+        spare_sequences=int(spare[one.spare >= 0].sum()),
+        expected_replaced=replaced,
         arms=[_arm(one, number) for number in range(len(one.assigned.arms))],
     )
 
@@ -114,8 +142,11 @@ def _capacity_left(plan: Plan, one: PlannedExperiment) -> int:
     batch = plan.topology.global_batch
     first = min(window.start for window in one.windows) * batch
     stop = max(window.stop for window in one.windows) * batch
-    extent = one.longest_payload + SEPARATORS
-    return capacity_left(first, stop, extent, plan.occupied, plan.topology.sequence_tokens)
+    if one.copies.mode.max(initial=OVERWRITE) != OVERWRITE:
+        extent = plan.topology.sequence_tokens
+    else:
+        extent = one.longest_payload + SEPARATORS
+    return plan.free_room.left(first, stop, extent)
 
 
 def _arm(one: PlannedExperiment, number: int) -> ArmSummary:
@@ -124,13 +155,31 @@ def _arm(one: PlannedExperiment, number: int) -> ArmSummary:
     return ArmSummary(
         name=arm.name,
         items=int((assigned.arm == number).sum()),
-        copies=arm.copies,
+        copies=_mean_copies(one, number),
         placements=int(mine.sum()),
         tokens=int(one.copies.length[mine].sum()),
+        placement=arm_mode(one.config, arm),
         steps=(window.start + 1, window.stop),
-        schedule=(arm.schedule or one.config.schedule) if arm.copies else None,
+        schedule=None if arm.held_out else _schedule(one, number),
         detectable_effect_sd=_detectable(one, number),
     )
+
+
+def _schedule(one: PlannedExperiment, number: int) -> Any:
+    """Returns the arm's schedule as in the mix file, or that its items' rows name the steps."""
+    arm, assigned = one.assigned.arms[number], one.assigned
+    mine = [i for i, a in zip(assigned.items, assigned.arm.tolist(), strict=True) if a == number]
+    if mine and all(item.steps for item in mine):
+        return "as given"
+    return arm.schedule or one.config.schedule
+
+
+def _mean_copies(one: PlannedExperiment, number: int) -> float:
+    copies = one.assigned.arms[number].copies
+    if copies is not None:
+        return copies
+    mine = one.assigned.copies[one.assigned.arm == number]
+    return float(mine.mean()) if len(mine) else 0.0
 
 
 def _detectable(one: PlannedExperiment, number: int) -> float | None:
@@ -140,8 +189,8 @@ def _detectable(one: PlannedExperiment, number: int) -> float | None:
     """
     arms = one.assigned.arms
     n = int((one.assigned.arm == number).sum())
-    held_out = [k for k, arm in enumerate(arms) if arm.copies == 0]
+    held_out = [k for k, arm in enumerate(arms) if arm.held_out]
     m = int(np.isin(one.assigned.arm, held_out).sum())
-    if not n or not m or arms[number].copies == 0:
+    if not n or not m or arms[number].held_out:
         return None
     return float((norm.isf(ALPHA / 2) + norm.ppf(POWER)) * np.sqrt(1 / n + 1 / m))

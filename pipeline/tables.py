@@ -1,27 +1,56 @@
-"""The manifest tables of a plan: items and placements, with the slot of every placement."""
+"""The manifest tables of a resolved plan, with the slot of every placement."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from mixctl.pipeline.assignment import ALL
+from mixctl.pipeline.base_stream import BaseStream
+from mixctl.pipeline.copies import BOUNDARY, MARK, MODES, OVERWRITE, arm_split
 from mixctl.pipeline.mixing import Receipt
-from mixctl.pipeline.plan import PlannedExperiment
+from mixctl.pipeline.overlay import has_late_digest
+from mixctl.pipeline.placement import SEPARATORS
+from mixctl.pipeline.plan import Copies, PlannedExperiment
+from mixctl.pipeline.resolve import Replacements, Resolved
 from mixctl.shards.chunks import chunk_names, token_byte
+from mixctl.shards.draws import I64
 from mixctl.shards.manifest import BLOCKS, ITEMS, PLACEMENTS, REPLACEMENTS, payload_digest
 from mixctl.shards.order import TrainingOrder
 
 
-def items_table(experiments: Iterable[PlannedExperiment]) -> pa.Table:
+def items_table(
+    experiments: Iterable[PlannedExperiment], resolved: Resolved, stream: BaseStream
+) -> pa.Table:
     """Returns items.parquet: a row an item, holdouts included, by experiment and item."""
     empty = ITEMS.empty_table().append_column("randomised", pa.array([], pa.bool_()))
-    return pa.concat_tables([empty, *(_items(e) for e in experiments)])
+    tables = [_items(one, _item_tokens(one, resolved, stream)) for one in experiments]
+    return pa.concat_tables([empty, *tables])
 
 
-def _items(experiment: PlannedExperiment) -> pa.Table:
+def _item_tokens(
+    experiment: PlannedExperiment, resolved: Resolved, stream: BaseStream
+) -> list[np.ndarray | None]:
+    """Returns the payload of each item; None for base data, which the shards hold if it is placed.
+
+    Base data that is held out is in no shard, so it is written here.
+    """
+    tokens: list[np.ndarray | None] = []
+    assigned = experiment.assigned
+    for item, copies, rank in zip(assigned.items, assigned.copies, experiment.spare, strict=True):
+        if item.base is None:
+            tokens.append(item.variants[0])
+        elif copies or rank < 0:
+            tokens.append(None)
+        else:
+            sources = resolved.spares[rank : rank + item.base.n_sequences]
+            tokens.append(stream.training(sources).reshape(-1))
+    return tokens
+
+
+def _items(experiment: PlannedExperiment, tokens: list[np.ndarray | None]) -> pa.Table:
     assigned = experiment.assigned
     n = len(assigned.items)
     columns = [
@@ -32,7 +61,7 @@ def _items(experiment: PlannedExperiment) -> pa.Table:
         pa.array([i.stratum or ALL for i in assigned.items], pa.string()),
         pa.array(list(assigned.clusters), pa.string()),
         pa.array(assigned.copies, pa.int32()),
-        pa.array([i.variants[0] for i in assigned.items], pa.list_(pa.uint32())),
+        pa.array(tokens, pa.list_(pa.uint32())),
         pa.array([i.text for i in assigned.items], pa.string()),
         pa.array([i.meta.model_dump_json() for i in assigned.items], pa.string()),
     ]
@@ -41,30 +70,47 @@ def _items(experiment: PlannedExperiment) -> pa.Table:
 
 
 def placements_table(
-    experiments: Iterable[PlannedExperiment], order: TrainingOrder, dtype: str
+    experiments: Iterable[PlannedExperiment],
+    resolved: Resolved,
+    order: TrainingOrder,
+    dtype: str,
+    late: Mapping[int, str],
 ) -> pa.Table:
-    """Returns placements.parquet: a row a copy, by experiment, item and copy."""
-    tables = [_placements(e, order, dtype) for e in experiments]
-    return pa.concat_tables([PLACEMENTS.empty_table(), *tables])
+    """Returns placements.parquet: a row a placement, by experiment, item, copy and part.
+
+    `late` has the digests of placed base data, by row of the table.
+    """
+    tables, row = [PLACEMENTS.empty_table()], 0
+    for experiment, copies in zip(experiments, resolved.copies, strict=True):
+        digest = _digests(experiment, copies)
+        for n in np.flatnonzero(has_late_digest(copies)):
+            digest[n] = late[row + int(n)]
+        tables.append(_placements(experiment, copies, digest, order, dtype))
+        row += len(copies)
+    return pa.concat_tables(tables)
 
 
-def _placements(experiment: PlannedExperiment, order: TrainingOrder, dtype: str) -> pa.Table:
-    copies, assigned = experiment.copies, experiment.assigned
-    n = len(copies)
+def _placements(
+    experiment: PlannedExperiment,
+    copies: Copies,
+    digest: np.ndarray,
+    order: TrainingOrder,
+    dtype: str,
+) -> pa.Table:
+    assigned, n = experiment.assigned, len(copies)
     chunk, block = order.slots(copies.sequence)
     step, _ = order.steps(copies.sequence)
     sequence_tokens = order.topology.sequence_tokens
     item = np.array([i.item for i in assigned.items], dtype=object)
     arm = np.array([assigned.arms[a].name for a in assigned.arm], dtype=object)
-    variant, digest = _variants(experiment)
-    name = [experiment.config.name] * n
+    changed_offset, changed_length = _changed(copies, sequence_tokens)
     columns = [
-        pa.array(name, pa.string()),
+        pa.array([experiment.config.name] * n, pa.string()),
         pa.array(item[copies.item], pa.string()),
         pa.array(arm[copies.item], pa.string()),
         pa.array(copies.copy, pa.int32()),
-        pa.array(np.zeros(n), pa.int32()),
-        pa.array(variant, pa.int32()),
+        pa.array(copies.part, pa.int32()),
+        pa.array(_variant(experiment, copies), pa.int32()),
         pa.array(step, pa.int64()),
         pa.array(copies.sequence, pa.int64()),
         pa.array(chunk_names(chunk), pa.string()),
@@ -73,30 +119,66 @@ def _placements(experiment: PlannedExperiment, order: TrainingOrder, dtype: str)
         pa.array(copies.length, pa.int32()),
         pa.array(token_byte(block, copies.offset, sequence_tokens, dtype), pa.int64()),
         pa.array(copies.length - (copies.offset == 0), pa.int32()),
-        pa.array(copies.offset - 1, pa.int32()),
-        pa.array(copies.length + 2, pa.int32()),
+        pa.array(changed_offset, pa.int32()),
+        pa.array(changed_length, pa.int32()),
         pa.array(digest, pa.string()),
-        pa.array(["overwrite"] * n, pa.string()),
-        pa.nulls(n, pa.int64()),
+        pa.array(np.array(MODES, dtype=object)[copies.mode], pa.string()),
+        pa.array(copies.source, pa.int64(), mask=copies.source < 0),
     ]
     return pa.table(columns, schema=PLACEMENTS)
 
 
-def _variants(experiment: PlannedExperiment) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (variant, payload digest) of each copy."""
-    items, copies = experiment.assigned.items, experiment.copies
-    n_variants = np.array([len(i.variants) for i in items], dtype=np.int64)
-    digests = np.array([payload_digest(v) for i in items for v in i.variants], dtype=object)
-    first = np.cumsum(n_variants) - n_variants
-    if not len(copies):
-        return np.empty(0, np.int64), np.empty(0, dtype=object)
-    variant = copies.copy % n_variants[copies.item]
-    return variant, digests[first[copies.item] + variant]
+def _changed(copies: Copies, sequence_tokens: int) -> tuple[I64, I64]:
+    """Returns (offset, length) of all that may differ from the twin because of each placement."""
+    inside, marks = copies.mode <= BOUNDARY, copies.mode == MARK
+    offset = np.where(inside, copies.offset - 1, 0)
+    length = np.where(
+        copies.mode == OVERWRITE, copies.length + SEPARATORS, sequence_tokens - offset
+    )
+    return offset, np.where(marks, 0, length)
 
 
-def replacements_table() -> pa.Table:
-    """Returns replacements.parquet: no kind purges sequences yet, so it has no rows."""
-    return REPLACEMENTS.empty_table()
+def _variant(experiment: PlannedExperiment, copies: Copies) -> I64:
+    """Returns which paraphrase each copy is; where every copy is cut anew, its own number."""
+    rules = [arm_split(experiment.config, arm) for arm in experiment.assigned.arms]
+    anew = np.array([rule is not None and rule.anew for rule in rules], dtype=np.bool_)
+    if not anew.any():
+        return copies.variant
+    return np.where(anew[experiment.assigned.arm[copies.item]], copies.copy, copies.variant)
+
+
+def _digests(experiment: PlannedExperiment, copies: Copies) -> np.ndarray:
+    """Returns the payload digest of each placement: an object array, empty texts for base data."""
+    items, found = experiment.assigned.items, np.full(len(copies), "", dtype=object)
+    known: dict[tuple[int, int, int, int], str] = {}
+    fields = (copies.item, copies.variant, copies.begin, copies.length)
+    for n, key in enumerate(zip(*(field.tolist() for field in fields), strict=True)):
+        item, variant, begin, length = key
+        if items[item].base is not None:
+            continue
+        if key not in known:
+            known[key] = payload_digest(items[item].variants[variant][begin : begin + length])
+        found[n] = known[key]
+    return found
+
+
+def replacements_table(
+    replacements: Replacements, reasons: Sequence[str], digests: Sequence[str]
+) -> pa.Table:
+    """Returns replacements.parquet: a row a sequence whose base data was exchanged.
+
+    Args:
+        replacements: the sequences.
+        reasons: of each forbidden string, by its number.
+        digests: of the new base data, one a replacement.
+    """
+    columns = [
+        pa.array(replacements.sequence, pa.int64()),
+        pa.array([reasons[n] for n in replacements.string.tolist()], pa.string()),
+        pa.array(replacements.source, pa.int64()),
+        pa.array(digests, pa.string()),
+    ]
+    return pa.table(columns, schema=REPLACEMENTS)
 
 
 def blocks_table(receipts: Iterable[Receipt]) -> pa.Table:

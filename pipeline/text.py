@@ -14,6 +14,8 @@ from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
 from mixctl.shards.record import BuildRecord
 from mixctl.shards.verify import VerifyReport
 
+_TABLE_WIDTH = 120
+"""of tables that go to a file or another program: nothing in them is cut"""
 ENVIRONMENT = "LITDATA_DISABLE_VERSION_CHECK=1"
 """litdata otherwise asks its package index at every start and urges an upgrade that changes the
 order"""
@@ -49,6 +51,8 @@ def print_build(record: BuildRecord, out: Path) -> None:
 def print_summary(summary: PlanSummary) -> None:
     """Prints a plan: the run, then a table of arms for each experiment."""
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, _TABLE_WIDTH)
     g = summary.geometry
     console.print(
         f"{g['steps']:,} steps x {g['global_batch']} sequences x {g['max_seq_length']} tokens = "
@@ -66,6 +70,12 @@ def print_summary(summary: PlanSummary) -> None:
 
 def _arms_table(experiment: ExperimentSummary) -> Table:
     unused = f", {experiment.unused_items:,} items unused" if experiment.unused_items else ""
+    if experiment.near_duplicates:
+        unused += f", {experiment.near_duplicates:,} near-duplicates left out"
+    if experiment.spare_sequences:
+        unused += f", {experiment.spare_sequences:,} spare base sequences"
+    if experiment.expected_replaced:
+        unused += f", {experiment.expected_replaced:,} base sequences expected to be replaced"
     title = (
         f"{experiment.name} ({experiment.kind}): {experiment.placements:,} placements, "
         f"{experiment.tokens:,} tokens, {experiment.share:.3%} of the run, room for "
@@ -79,7 +89,9 @@ def _arms_table(experiment: ExperimentSummary) -> Table:
         effect = arm.detectable_effect_sd
         table.add_row(
             arm.name,
-            *(f"{n:,}" for n in (arm.items, arm.copies, arm.placements, arm.tokens)),
+            f"{arm.items:,}",
+            f"{arm.copies:,.6g}",
+            *(f"{n:,}" for n in (arm.placements, arm.tokens)),
             f"{arm.steps[0]:,}-{arm.steps[1]:,}",
             _schedule_text(arm.schedule),
             "" if effect is None else f"{effect:.2f} sd",

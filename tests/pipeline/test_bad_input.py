@@ -64,7 +64,10 @@ MIX_PROBLEMS = {
     "unknown schedule": (
         [quiz(schedule="evenly")],
         {},
-        ["schedule: must be uniform, even, {steps: [10, 20]} or {every: 100} (got 'evenly')"],
+        [
+            "schedule: must be uniform, even, {steps: [10, 20]}, {every: 100}, {ramp: [0, 1]} or "
+            "{windows: [[0%, 25%], [50%, 75%]]} (got 'evenly')"
+        ],
     ),
     "schedule of zero steps": (
         [quiz(schedule={"every": 0})],

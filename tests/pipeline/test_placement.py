@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from mixctl.pipeline.placement import (
     DRAW_ROUNDS,
+    FreeRoom,
     NoRoomError,
     Occupied,
     Requests,
-    capacity_left,
     free_places,
     most_extents,
     place,
@@ -178,7 +178,7 @@ def test_free_places_and_capacity_by_brute_force(taken, extent):
                 o += 1
                 continue
             packed, o = packed + 1, o + extent + 1
-    assert capacity_left(1, 5, extent, occupied, WIDTH) == packed
+    assert FreeRoom(occupied, WIDTH).left(1, 5, extent) == packed
 
 
 def test_a_million_copies_are_exact():

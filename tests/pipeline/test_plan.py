@@ -200,3 +200,20 @@ def test_equal_payloads_and_clusters_stay_together(workspace):
         labels = dict(zip([i.item for i in assigned.items], assigned.clusters, strict=True))
         if "s0" in labels:
             assert labels["s0"] == labels["t0"] == labels["c2"] == "c0"
+
+
+def test_batches_at_given_steps_come_before_those_that_draw_one(workspace):
+    steps = list(range(2, 201, 2))
+    given = {"name": "z-given", "kind": "forgetting", "steps": steps}
+    arms = [{"name": "marked", "items": "rest", "copies": 1}]
+    drawn = {"name": "a-drawn", "kind": "watermark", "method": "gaussian", "count": 90}
+    made = make_plan(read_mix(workspace.mix({**drawn, "arms": arms}, given)))
+    by_name = {one.config.name: one.copies.sequence // 8 + 1 for one in made.experiments}
+    assert sorted(set(by_name["z-given"].tolist())) == steps
+    assert not set(by_name["a-drawn"].tolist()) & set(steps)
+
+
+def test_a_batch_may_stand_at_every_step(workspace):
+    every = {"name": "all", "kind": "forgetting", "steps": {"from": 1, "every": 1}}
+    made = make_plan(read_mix(workspace.mix(every)))
+    assert np.unique(made.experiments[0].copies.sequence).tolist() == list(range(1600))

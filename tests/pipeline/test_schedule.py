@@ -2,11 +2,21 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixctl.injections.config import EverySteps, GivenSteps
-from mixctl.pipeline.schedule import StepWindow, copy_ranges, parse_bound, parse_window
+from mixctl.injections.config import CopyWindows, EverySteps, GivenSteps, Ramp
+from mixctl.pipeline.schedule import (
+    CopyNumbers,
+    StepWindow,
+    arm_window,
+    copy_ranges,
+    off_batches,
+    parse_bound,
+    parse_window,
+)
+from mixctl.shards.draws import bits, stream
 from mixctl.shards.topology import Topology
 
 RUN = Topology(
@@ -21,9 +31,23 @@ RUN = Topology(
 )
 
 
-def ranges(schedule, window, copies, phase=0):
+def numbers(copies, phase=0, name="item"):
+    """Returns the numbers of one item's copies."""
     copy = np.arange(copies)
-    return copy_ranges(schedule, window, copies, copy, np.full(copies, phase, np.uint64), 8)
+    key = bits(stream(name), copy)
+    return CopyNumbers(copy, np.full(copies, copies), np.full(copies, phase, np.uint64), key)
+
+
+def ranges(schedule, window, copies, phase=0):
+    return copy_ranges(schedule, window, numbers(copies, phase), RUN)
+
+
+def ramp_of(low, high, n_steps, copies):
+    """Returns the step of each copy in its window, counted from 0."""
+    window = StepWindow(100, 100 + n_steps)
+    first, stop = ranges(Ramp(ramp=[low, high]), window, copies)
+    assert (stop - first == 8).all()
+    return first // 8 - 100
 
 
 @pytest.mark.parametrize(
@@ -50,7 +74,7 @@ def test_bounds_are_rounded_down(bound, step):
         (-1, "the run has steps 0 to 1000"),
         ("101%", "lies outside 0% to 100%"),
         ("-5%", "lies outside 0% to 100%"),
-        ("1/0%", "no window bound"),
+        ("1/0%", "is not a percentage"),
         ("half", "no window bound"),
         ("1B", "the run has steps 0 to 1000"),
     ],
@@ -96,8 +120,10 @@ def test_even_copies_are_equally_far_apart(copies, phase, n):
 
 def test_even_begins_uniformly_over_items():
     phases = np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64)
-    first, _ = copy_ranges("even", StepWindow(0, 100), 4, np.zeros(10_000, int), phases, 1)
-    counts = np.bincount(first, minlength=25)
+    zeros = np.zeros(10_000, int)
+    items = CopyNumbers(zeros, zeros + 4, phases, phases)
+    first, _ = copy_ranges("even", StepWindow(0, 100), items, RUN)
+    counts = np.bincount(first // 8, minlength=25)
     assert len(counts) == 25
     assert abs(counts - 400).max() < 5 * np.sqrt(400)
 
@@ -117,3 +143,57 @@ def test_a_schedule_that_leaves_the_window_is_refused():
         ranges(EverySteps(every=100), StepWindow(200, 700), 6)
     with pytest.raises(ValueError, match="copy 1 of 1 would fall in step 5"):
         ranges(GivenSteps(steps=[5]), StepWindow(10, 20), 1)
+
+
+def density_of(low, high, n_steps):
+    """Returns the integral of the density low + (high - low) x over each step, summing to one."""
+    cuts = np.arange(n_steps + 1) / n_steps
+    whole = (low + high) / 2
+    return np.diff(low * cuts + (high - low) * cuts**2 / 2) / whole
+
+
+@pytest.mark.parametrize("ends", [(0, 1), (1, 0), (2, 2), (1, 3), (0.5, 0.1), (0, 1e-3)])
+def test_a_ramp_is_the_integral_of_its_density(ends):
+    steps = ramp_of(*ends, n_steps=40, copies=60_000)
+    observed = np.bincount(steps, minlength=40)
+    assert len(observed) == 40
+    expected = 60_000 * density_of(*ends, n_steps=40)
+    assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3
+    other = 60_000 * density_of(*reversed(ends), n_steps=40)
+    if ends[0] != ends[1]:
+        assert scipy.stats.chisquare(observed, other).pvalue < 1e-30
+
+
+def test_a_copy_keeps_its_step_on_the_ramp_when_others_come():
+    few, many = ramp_of(0, 1, 300, 5), ramp_of(0, 1, 300, 50)
+    assert few.tolist() == many[:5].tolist()
+
+
+def test_both_ends_of_a_ramp_are_reached_and_none_is_passed():
+    steps = ramp_of(1, 1, 3, 1000)
+    assert set(steps.tolist()) == {0, 1, 2}
+    assert ramp_of(0, 1, 1, 1000).max() == 0
+
+
+def test_windows_of_copies_are_taken_in_turn():
+    schedule = CopyWindows(windows=[["0%", "25%"], [500, 501], ["5120", "10%"]])
+    window = arm_window(schedule, None, RUN)
+    assert window == StepWindow(0, 501)
+    first, stop = ranges(schedule, window, 5)
+    assert (first // 8).tolist() == [0, 500, 10, 0, 500]  # the third begins at 5120 tokens
+    assert (stop // 8).tolist() == [250, 501, 100, 250, 501]
+
+
+def test_a_wrong_window_of_a_copy_is_refused():
+    schedule = CopyWindows(windows=[["0%", "25%"], ["50%", "50%"]])
+    with pytest.raises(ValueError, match="no step of the 1000 lies in it"):
+        arm_window(schedule, None, RUN)
+
+
+def test_a_drawn_step_that_holds_a_whole_batch_becomes_the_next_free_one():
+    window, taken = StepWindow(10, 15), np.array([3, 11, 12, 14, 15])
+    found = off_batches(np.array([10, 11, 12, 13, 14]), window, taken)
+    assert found.tolist() == [10, 13, 13, 13, 10]
+    every = np.arange(10, 15)
+    assert off_batches(every, window, every).tolist() == every.tolist()
+    assert off_batches(every, window, np.array([], int)).tolist() == every.tolist()

@@ -1,0 +1,139 @@
+"""Everything that can be checked before the first byte of a build is written.
+
+Price: items are made and placed in memory; of the corpus, one document is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+
+from mixctl.pipeline.mixfile import Mix, located, read_mix
+from mixctl.pipeline.plan import Plan, make_plan
+from mixctl.pipeline.purge import payload_problems
+from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
+from mixctl.pipeline.trainer import litgpt_config, litgpt_problems
+from mixctl.shards.chunks import token_dtype
+from mixctl.shards.errors import InputError
+from mixctl.shards.files import FILE_DIGEST_BYTES, digest_bytes
+from mixctl.shards.layout import Layout, train_layout, val_layout
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mix that passed every check that can be made before work begins."""
+
+    plan: Plan
+    corpus: Corpus
+    layout: Layout
+    val_layout: Layout
+
+    @property
+    def dtype(self) -> str:
+        """Returns the type that tokens are stored in."""
+        return token_dtype(self.plan.encoder.vocab_size)
+
+
+def prepare(mix_path: Path) -> Prepared:
+    """Returns the checked mix with its plan and its layouts; writes nothing.
+
+    Raises:
+        InputError: with every problem found.
+    """
+    mix = read_mix(mix_path)
+    problems: list[str] = []
+    made = litgpt_config(mix.trainer_raw, mix.trainer, mix.topology, mix.folder, "train")
+    problems += litgpt_problems(made, mix.trainer_path)
+    corpus = _corpus(mix, problems)
+    problems += _item_files_in(corpus, mix)
+    layouts: tuple[Layout, Layout] | None = None
+    plan: Plan | None = None
+    try:
+        plan = make_plan(mix)
+        problems += payload_problems(plan)
+        layouts = choose_layouts(plan)
+    except InputError as error:
+        problems += error.problems
+    if problems or corpus is None or plan is None or layouts is None:
+        raise InputError(located(problems, mix_path))
+    return Prepared(plan, corpus, *layouts)
+
+
+def choose_layouts(plan: Plan) -> tuple[Layout, Layout]:
+    """Returns the layouts of train/ and val/.
+
+    Raises:
+        InputError: when val/ is too small for LitGPT, or a worker would need too many chunks.
+    """
+    token_bytes = 2 if token_dtype(plan.encoder.vocab_size) == "uint16" else 4
+    size = plan.mix.config.chunk_bytes
+    train = train_layout(plan.topology, token_bytes, size)
+    return train, val_layout(plan.topology, plan.mix.config.validation, token_bytes, size)
+
+
+def _corpus(mix: Mix, problems: list[str]) -> Corpus | None:
+    """Returns the corpus after a look at its first document; problems are added to the list."""
+    config = mix.config.corpus
+    if config.path is None:
+        problems.append("corpus: 'tokens' is for mixctl plan alone; a build needs 'path'")
+        return None
+    try:
+        corpus = find_corpus(mix.resolve(config.path), config.format, config.text_key, config.glob)
+        next(iter(corpus_reader(corpus).read_file(corpus.files[0])), None)
+        return corpus
+    except InputError as error:
+        problems += error.problems
+        return None
+
+
+def _item_files_in(corpus: Corpus | None, mix: Mix) -> list[str]:
+    """Returns the item files that are also base documents: the holdout would be trained on."""
+    if corpus is None:
+        return []
+    _, root = fsspec.core.url_to_fs(corpus.folder)
+    base = {(Path(root) / name).resolve() for name in corpus.files}
+    return [
+        f"corpus: path: reads {path} too, the items of experiment '{one.config.name}': all of "
+        f"them, holdouts included, would be base text; give corpus.glob or another folder"
+        for one in mix.experiments
+        for path in one.kind.inputs(one.config, mix.folder)
+        if path.resolve() in base
+    ]
+
+
+def input_digests(prepared: Prepared) -> dict[str, str]:
+    """Returns the digests of everything the build depends on, by content."""
+    plan = prepared.plan
+    config = plan.mix.config.model_dump(mode="json")
+    digests = {
+        "config": digest_bytes(json.dumps(config, sort_keys=True).encode()),
+        "trainer": digest_bytes(
+            json.dumps(plan.mix.trainer_raw, sort_keys=True, default=str).encode()
+        ),
+        "corpus": corpus_digest(prepared.corpus),
+        "tokenizer": plan.encoder.digest,
+    }
+    for experiment in plan.experiments:
+        paths = experiment.experiment.kind.inputs(experiment.config, plan.mix.folder)
+        for number, path in enumerate(paths):
+            name = f"items:{experiment.config.name}:{number}:{path.name}"
+            digests[name] = digest_bytes(path.read_bytes())
+    return digests
+
+
+def corpus_digest(corpus: Corpus) -> str:
+    """Returns the digest of the corpus: the names and contents of its files, in order."""
+    digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
+    filesystem, root = fsspec.core.url_to_fs(corpus.folder)
+    for name in corpus.files:
+        digest.update(f"{len(name)}:{name}".encode())
+        inner = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
+        with filesystem.open(f"{root}/{name}", "rb") as file:
+            while data := file.read(1 << 20):
+                inner.update(data)
+        digest.update(inner.digest())
+    return digest.hexdigest()

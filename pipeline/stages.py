@@ -1,0 +1,202 @@
+"""The stages of a build: tokenize, search, mix. Each in a folder named by what it depends on.
+
+A stage's folder is named by the digest of the contents it depends on, so a second run continues an
+interrupted one, and a changed parameter never takes stale output for its own.
+
+Price: the base tokens are written once, searched once where something is searched for, mixed once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mixctl.pipeline.base_stream import BaseSource
+from mixctl.pipeline.decontamination import Patterns, patterns
+from mixctl.pipeline.executors import run_stage
+from mixctl.pipeline.matches import documents_to_drop, hits_table
+from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
+from mixctl.pipeline.overlay import make_overlay, save_overlay
+from mixctl.pipeline.plan import Plan
+from mixctl.pipeline.prepare import Prepared
+from mixctl.pipeline.resolve import Resolved
+from mixctl.pipeline.searching import BaseDocuments, Hits, SearchTokens, hits
+from mixctl.pipeline.tokenize import (
+    ReadCorpus,
+    TokenizeDocuments,
+    lengths_path,
+    n_tokenize_tasks,
+)
+from mixctl.shards.draws import I64
+from mixctl.shards.files import digest_bytes, remove_partials, replacing
+from mixctl.shards.search import TokenStrings, save_patterns, token_strings
+
+WORK = ".work"
+STAGE_VERSION = 2
+"""raised when a stage would write other bytes for the same input"""
+
+
+def tokenize(prepared: Prepared, out: Path, digests: dict[str, str], workers: int) -> BaseSource:
+    """Returns the tokenized base corpus, no document left out."""
+    corpus, plan = prepared.corpus, prepared.plan
+    parts = [STAGE_VERSION, digests["corpus"], digests["tokenizer"], corpus.format, corpus.text_key]
+    folder = out / WORK / f"tokens-{digest_bytes(json.dumps(parts).encode())}"
+    folder.mkdir(parents=True, exist_ok=True)
+    n_tasks = n_tokenize_tasks(corpus)
+    steps = [ReadCorpus(corpus), TokenizeDocuments(folder, plan.encoder)]
+    run_stage("tokenize", steps, folder, n_tasks, workers)
+    return BaseSource(
+        folder=folder,
+        n_tasks=n_tasks,
+        dtype=prepared.dtype,
+        sequence_tokens=plan.topology.sequence_tokens,
+        seed=plan.mix.config.seed,
+        n_validation=plan.mix.config.validation,
+        n_needed=plan.topology.sequences,
+        repeat=plan.mix.config.corpus.repeat,
+    )
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the search found in the base corpus.
+
+    Attributes:
+        source: the base corpus, without the documents that are dropped.
+        forbidden: shape (n, 5), the hits of forbidden strings, as `BaseStream.sequences_with` takes
+            them.
+        matches: manifest/decontamination.parquet.
+        counts: what mix.json says: strings looked for, documents dropped, ...
+    """
+
+    source: BaseSource
+    forbidden: I64
+    matches: pa.Table
+    counts: dict[str, int]
+
+
+def search(prepared: Prepared, source: BaseSource, workers: int) -> Searched:
+    """Returns where the base corpus holds strings of the items, and forbidden strings."""
+    plan, rule = prepared.plan, prepared.plan.mix.config.decontamination
+    forbidden = token_strings([ids for _, _, ids in plan.forbidden])
+    known = _patterns(plan)
+    strings = _joined(forbidden, known.strings)
+    found = _hits(strings, source, workers)
+    is_forbidden = found.pattern < len(forbidden)
+    mine = Hits(
+        found.pattern[~is_forbidden] - len(forbidden),
+        *(column[~is_forbidden] for column in (found.task, found.document, found.offset)),
+    )
+    documents = BaseDocuments(source.folder, source.dtype)
+    table = hits_table(mine, known, documents, plan.encoder, rule)
+    n_dropped = 0
+    if rule.action == "drop":
+        source, n_dropped = _without(source, documents_to_drop(mine))
+    rows = (found.pattern, found.task, found.document, found.offset, strings.length[found.pattern])
+    counts = {
+        "strings": len(known.strings),
+        "matches": table.num_rows,
+        "documents_dropped": n_dropped,
+        "items_not_searched": len(known.not_searched),
+    }
+    return Searched(source, np.stack(rows, axis=1)[is_forbidden], table, counts)
+
+
+def _patterns(plan: Plan) -> Patterns:
+    """Returns the strings that decontamination looks for; none when it is off."""
+    rule = plan.mix.config.decontamination
+    experiments = () if rule.action == "off" else plan.experiments
+    return patterns(
+        ((e.config.name, e.experiment.kind, e.assigned.items) for e in experiments),
+        plan.encoder,
+        rule,
+    )
+
+
+def _joined(one: TokenStrings, other: TokenStrings) -> TokenStrings:
+    """Returns the strings of both, those of the first first."""
+    return TokenStrings(
+        np.concatenate([one.tokens, other.tokens]),
+        np.concatenate([one.begin, other.begin + len(one.tokens)]),
+        np.concatenate([one.length, other.length]),
+    )
+
+
+def _strings_digest(strings: TokenStrings) -> str:
+    parts = (strings.tokens, strings.begin, strings.length)
+    return digest_bytes(b"".join(digest_bytes(part.tobytes()).encode() for part in parts))
+
+
+def _hits(strings: TokenStrings, source: BaseSource, workers: int) -> Hits:
+    """Returns where the strings occur in the token files."""
+    if not len(strings):
+        none = np.empty(0, dtype=np.int64)
+        return Hits(none, none, none, none)
+    parts = [STAGE_VERSION, source.folder.name, _strings_digest(strings)]
+    folder = source.folder.parent / f"search-{digest_bytes(json.dumps(parts).encode())}"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_patterns(strings, folder / "patterns.npz")
+    step = SearchTokens(source.folder, source.dtype, folder / "patterns.npz", folder)
+    run_stage("search", [step], folder, source.n_tasks, workers)
+    return hits(folder, source.n_tasks)
+
+
+def _without(source: BaseSource, dropped: dict[int, I64]) -> tuple[BaseSource, int]:
+    """Returns the base corpus without some documents, and how many they are."""
+    counts = [len(np.load(lengths_path(source.folder, t))) for t in range(source.n_tasks)]
+    first = np.cumsum([0, *counts])
+    numbers = [first[task] + documents for task, documents in sorted(dropped.items())]
+    every = np.concatenate([np.empty(0, np.int64), *numbers]).astype(np.int64)
+    name = f"dropped-{digest_bytes(every.tobytes())}.npy"
+    path = source.folder.parent / name
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, every)
+    return replace(source, dropped=path), len(every)
+
+
+def mix(
+    prepared: Prepared,
+    resolved: Resolved,
+    base: BaseSource,
+    stage: Path,
+    out: Path,
+    control: bool,
+    workers: int,
+) -> MixSource:
+    """Returns what was mixed: all chunks are written, each with its receipt."""
+    plan, forbidden = prepared.plan, stage / "forbidden.npz"
+    source = MixSource(
+        base=base,
+        overlay=stage / "overlay.npz",
+        topology=plan.topology,
+        layout=prepared.layout,
+        val_layout=prepared.val_layout,
+        eod_id=plan.encoder.eod_id,
+        out=out,
+        receipts=stage / "receipts",
+        control=control,
+        forbidden=forbidden if plan.forbidden else None,
+    )
+    if not stage.exists():
+        _remove_stale(out)
+    stage.mkdir(parents=True, exist_ok=True)
+    remove_partials(out)
+    save_overlay(make_overlay(plan, resolved), source.overlay)
+    if plan.forbidden:
+        save_patterns(token_strings([ids for _, _, ids in plan.forbidden]), forbidden)
+    n_tasks = n_mix_tasks(prepared.layout, prepared.val_layout)
+    run_stage("mix", [MixChunks(source)], stage, n_tasks, workers)
+    return source
+
+
+def _remove_stale(out: Path) -> None:
+    """Removes what an interrupted build of another mix left in the folder."""
+    for name in ("train", "val", "control", "manifest", "tokenizer"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("litgpt.yaml", "litgpt-control.yaml"):
+        (out / name).unlink(missing_ok=True)

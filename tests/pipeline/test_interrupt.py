@@ -1,0 +1,42 @@
+"""Ctrl-C is not lost, even where Python drops the exception."""
+
+import signal
+
+import pytest
+
+from mixctl.pipeline.interrupt import Interrupted, InterruptHandler, raise_if_interrupted
+
+
+@pytest.fixture
+def handler():
+    before, ours = signal.getsignal(signal.SIGINT), InterruptHandler()
+    signal.signal(signal.SIGINT, ours)
+    yield ours
+    signal.signal(signal.SIGINT, before)
+
+
+class Dying:
+    """Meets the signal while it is destroyed, where exceptions are dropped."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_dropped_interrupt_is_raised_at_the_end_of_the_stage(handler):
+    raise_if_interrupted()
+    dying = Dying()
+    del dying
+    assert handler.seen
+    with pytest.raises(Interrupted):
+        raise_if_interrupted()
+
+
+def test_it_is_a_keyboard_interrupt_but_not_the_plain_one(handler):
+    with pytest.raises(KeyboardInterrupt) as caught:
+        signal.raise_signal(signal.SIGINT)
+    assert type(caught.value) is not KeyboardInterrupt
+
+
+def test_another_handler_is_left_alone():
+    raise_if_interrupted()
