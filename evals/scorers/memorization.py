@@ -26,7 +26,7 @@ class MemorizationScorer:
     """Scores canaries by the likelihood of their suffix and its rank among candidates."""
 
     kind = "memorization"
-    version = 1
+    version = 2
     metrics = (Metric("loglikelihood", primary=True), Metric("exposure"))
     membership: str | None = "loglikelihood"
 
@@ -36,11 +36,13 @@ class MemorizationScorer:
         tokens = item.tokens.tolist()
         if meta.suffix_length == 0:
             return [request(item, prefix, tokens)]
-        context, suffix = tokens[: -meta.suffix_length], tokens[-meta.suffix_length :]
-        if len(context) != meta.prefix_length:
+        end = meta.prefix_length + meta.suffix_length
+        context, suffix = tokens[: meta.prefix_length], tokens[meta.prefix_length : end]
+        if len(tokens) != end + meta.tail_length:
             raise ValueError(
                 f"experiment {item.experiment}, item {item.name}: {len(tokens)} tokens are not "
-                f"prefix {meta.prefix_length} + suffix {meta.suffix_length}"
+                f"prefix {meta.prefix_length} + suffix {meta.suffix_length} + tail "
+                f"{meta.tail_length}"
             )
         secrets = [suffix, *_candidates(meta, suffix)]
         return [request(item, prefix, secret, context) for secret in secrets]
