@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     from mixctl.evals.results import Results
     from mixctl.evals.rows import Row
-    from mixctl.evals.run import Progress
+    from mixctl.evals.scoring import Progress
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _FOLDER = click.Path(path_type=Path)
@@ -189,10 +189,10 @@ def _cells(row: Row) -> list[str]:
     from mixctl.evals.formatting import interval, number, probability
 
     step = "?" if row.step is None else row.step
-    beyond = ", beyond the twin" if row.contrast == "did" else ""
+    beyond = {"did": ", beyond the twin", "twin": ", run - twin", "level": ", as it is"}
     return [
         row.experiment,
-        f"{row.arm}: {row.metric} at step {step}{beyond}",
+        f"{row.arm}: {row.metric} at step {step}{beyond.get(row.contrast, '')}",
         number(row.estimate, signed=True),
         interval(row.ci_low, row.ci_high),
         probability(row.p_value),

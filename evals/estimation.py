@@ -10,48 +10,31 @@ A twin gets its own level and holdout rows (`model` = twin): the negative contro
 metrics (AUC, TPR at 1% FPR) are contrasts by themselves: `holdout` on a model's scores, `did` on
 the items' run - twin differences.
 
-Primary is one row an experiment: the primary metric, the top dose against the holdout, at the last
-checkpoint; did where that checkpoint has a twin. Benjamini-Hochberg runs over those rows.
+The level of a metric that guessing reaches too (`Metric.chance`) is tested against that. Primary is
+one row an experiment: see `mixctl.evals.primary`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from mixctl.evals.experiments import BoolArray, Experiment
-from mixctl.evals.rows import PRIMARY_FAMILY, Row
-from mixctl.evals.scorers.base import FloatArray, Metric, Scorer
+from mixctl.evals.pooled import pooled_rows
+from mixctl.evals.primary import mark_primary
+from mixctl.evals.rows import Row, joined
+from mixctl.evals.scored import Scored
+from mixctl.evals.scorers.base import Described, FloatArray, Metric, PooledScorer, expanded
 from mixctl.evals.stats import arms as two
-from mixctl.evals.stats import intervals, membership, permutation, planning, ranks
+from mixctl.evals.stats import chance, intervals, membership, permutation, planning, ranks
 from mixctl.evals.stats.streams import stream
 
 MIN_STRATUM_ITEMS = 2
 CONDITIONAL = "interval conditional on this pair of runs"
 GIVEN = "arms were given by the items' rows: the test holds only if they were randomised there"
 NO_SPREAD = "no interval: the items have no spread, or there are too few"
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An experiment's scores under one checkpoint.
-
-    Attributes:
-        model: "run" or "twin".
-        checkpoint: its folder.
-        step: its step; None when unknown.
-        values: metric -> float64 (n_items,), NaN where an item has none.
-        estimators: metric -> how its values were had.
-    """
-
-    model: str
-    checkpoint: str
-    step: int | None
-    values: Mapping[str, FloatArray]
-    estimators: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -93,7 +76,7 @@ class _Task:
 
 
 def estimate(
-    experiment: Experiment, scorer: Scorer, runs: Sequence[Scored], twins: Sequence[Scored]
+    experiment: Experiment, scorer: Described, runs: Sequence[Scored], twins: Sequence[Scored]
 ) -> list[Row]:
     """Returns all rows of an experiment.
 
@@ -105,11 +88,16 @@ def estimate(
             differences are taken to their mean.
     """
     rows: list[Row] = []
+    names = {name for scored in [*runs, *twins] for name in scored.values}
     for scored in [*runs, *twins]:
         twin = _twin_mean(scored, twins) if scored.model == "run" else None
-        for metric in scorer.metrics:
-            rows += _metric_rows(experiment, metric, scored, twin, scorer.membership == metric.name)
-    return _mark_primary(experiment, scorer, runs, twins, rows)
+        for metric in expanded(scorer.metrics, names):
+            endings = [""] if scorer.membership == metric.name else []
+            endings += [f"_{metric.name}"] if metric.membership else []
+            rows += _metric_rows(experiment, metric, scored, twin, endings)
+        if isinstance(scorer, PooledScorer):
+            rows += pooled_rows(experiment, scorer, scored)
+    return mark_primary(experiment, scorer, runs, twins, rows)
 
 
 def _twin_mean(run: Scored, twins: Sequence[Scored]) -> Mapping[str, FloatArray] | None:
@@ -125,10 +113,11 @@ def _metric_rows(
     metric: Metric,
     scored: Scored,
     twin: Mapping[str, FloatArray] | None,
-    membership_too: bool,
+    endings: Sequence[str],
 ) -> Iterator[Row]:
+    """Yields the rows of a metric; `endings` are those of the names of its membership metrics."""
     values = scored.values[metric.name]
-    if metric.name == "exposure" and not np.isfinite(values).any():
+    if not metric.primary and not np.isfinite(values).any():
         return
     contrasts = [("level", values), ("holdout", values)]
     if twin is not None:
@@ -143,8 +132,8 @@ def _metric_rows(
             yield from _level_rows(task)
         elif experiment.is_holdout.any():
             yield from _contrast_rows(task)
-            if membership_too:
-                yield from _membership_rows(task)
+            for ending in endings:
+                yield from _membership_rows(task, ending)
 
 
 def _strata(experiment: Experiment, inside: BoolArray) -> list[str | None]:
@@ -174,7 +163,15 @@ def _level(task: _Task, row: Row, chosen: BoolArray) -> Row:
         strata = two.codes(task.experiment.strata[chosen])
         found = intervals.mean_interval(values, strata, clusters, task.rng(row, "bootstrap"))
     conditional = CONDITIONAL if task.contrast == "twin" else None
-    return _with_interval(row, float(values.mean()), found, len(values), conditional)
+    filled = _with_interval(row, float(values.mean()), found, len(values), conditional)
+    if task.metric.chance is None or task.contrast != "level" or len(set(clusters)) < len(values):
+        return filled
+    return replace(
+        filled,
+        p_value=chance.p_value(int(values.sum()), len(values), task.metric.chance),
+        sided="greater",
+        test=f"guessing, right in {task.metric.chance:.3g} of all items: exact binomial",
+    )
 
 
 def _contrast_rows(task: _Task) -> Iterator[Row]:
@@ -194,7 +191,7 @@ def _pairs(task: _Task, name: str) -> Iterator[tuple[Row, two.TwoArms]]:
             if stratum is None or min(sample.n_treated, sample.n_holdout) >= least:
                 row = task.row(arm, stratum, name)
                 if experiment.given[chosen].any():
-                    row = replace(row, note=_joined(row.note, GIVEN))
+                    row = replace(row, note=joined(row.note, GIVEN))
                 yield row, sample
 
 
@@ -227,10 +224,10 @@ def _difference(task: _Task, row: Row, sample: two.TwoArms) -> Row:
     )
 
 
-def _membership_rows(task: _Task) -> Iterator[Row]:
-    for row, sample in _pairs(task, "auc"):
+def _membership_rows(task: _Task, ending: str) -> Iterator[Row]:
+    for row, sample in _pairs(task, f"auc{ending}"):
         yield _auc(task, row, sample)
-    for row, sample in _pairs(task, "tpr_at_1pct_fpr"):
+    for row, sample in _pairs(task, f"tpr_at_1pct_fpr{ending}"):
         yield _tpr(task, row, sample)
     if "exposure" in task.scored.values and task.contrast == "holdout":
         if not np.isfinite(task.scored.values["exposure"]).any():
@@ -315,71 +312,5 @@ def _with_interval(
         ci_low=found.low,
         ci_high=found.high,
         n=n,
-        note=_joined(row.note, note, missing),
+        note=joined(row.note, note, missing),
     )
-
-
-def _joined(*notes: str | None) -> str | None:
-    return "; ".join(note for note in notes if note) or None
-
-
-def _mark_primary(
-    experiment: Experiment,
-    scorer: Scorer,
-    runs: Sequence[Scored],
-    twins: Sequence[Scored],
-    rows: list[Row],
-) -> list[Row]:
-    """Returns the rows with the primary one marked, or with one that says why there is none."""
-    if not runs:
-        return rows
-    last = runs[-1]
-    metric = next(metric for metric in scorer.metrics if metric.primary)
-    contrast = "did" if any(twin.step == last.step for twin in twins) else "holdout"
-    wanted = {
-        "arm": experiment.top_arm(last.step),
-        "stratum": None,
-        "metric": metric.name,
-        "model": "run",
-        "checkpoint": last.checkpoint,
-        "contrast": contrast,
-    }
-    for at, row in enumerate(rows):
-        if all(getattr(row, name) == value for name, value in wanted.items()):
-            extra = None
-            if twins and contrast == "holdout":
-                extra = f"no baseline of step {last.step}: not a difference of differences"
-            note = _joined(row.note, extra)
-            rows[at] = replace(row, primary=True, family=PRIMARY_FAMILY, note=note)
-            return rows
-    return [*rows, _no_primary(experiment, wanted, last)]
-
-
-def _no_primary(experiment: Experiment, wanted: Mapping[str, Any], last: Scored) -> Row:
-    arm = wanted["arm"]
-    reason = "no arm with copies" if arm is None else "no holdout arm to compare with"
-    return Row(
-        experiment=experiment.name,
-        kind=experiment.kind,
-        arm=arm or experiment.all_arms[-1],
-        dose=experiment.dose(arm or experiment.all_arms[-1], last.step),
-        stratum=None,
-        metric=wanted["metric"],
-        model="run",
-        checkpoint=last.checkpoint,
-        step=last.step,
-        contrast=wanted["contrast"],
-        primary=True,
-        family=PRIMARY_FAMILY,
-        note=reason,
-    )
-
-
-def with_q_values(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows with Benjamini-Hochberg q-values over the primary p-values."""
-    chosen = [at for at, row in enumerate(rows) if row.primary and row.p_value is not None]
-    adjusted = planning.q_values([float(rows[at].p_value or 0.0) for at in chosen])
-    result = list(rows)
-    for at, q_value in zip(chosen, adjusted, strict=True):
-        result[at] = replace(result[at], q_value=q_value)
-    return result

@@ -6,7 +6,7 @@ that dose-response, acquisition and forgetting curves need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mixctl.evals.base_data import ShardItem, base_data
 from mixctl.evals.scorers.base import Item
+from mixctl.evals.tokenizer import decoder
 from mixctl.shards.errors import InputError
 from mixctl.shards.manifest import read_items, read_placements
+from mixctl.shards.record import BuildRecord
 
 Strings = npt.NDArray[np.str_]
 IntArray = npt.NDArray[np.int64]
@@ -88,15 +91,16 @@ class Experiment:
         return max(sorted(arms, reverse=True), key=rank) if arms else None
 
 
-def read_experiments(build: Path) -> list[Experiment]:
+def read_experiments(build: Path, record: BuildRecord) -> list[Experiment]:
     """Returns the experiments of a build, sorted by name.
 
     Raises:
-        InputError: when the manifest is missing or broken, or placements name unknown items.
+        InputError: when the manifest is missing or broken, placements name unknown items, or the
+            shards do not hold the base data that was placed.
     """
     items, placements = read_items(build), read_placements(build)
     columns = {name: items[name].to_pylist() for name in items.column_names if name != "tokens"}
-    tokens = [np.array(t if t else [], dtype=np.int64) for t in items["tokens"].to_pylist()]
+    make = _item_maker(build, record, items, placements)
     names = np.array(columns["experiment"], dtype=np.str_)
     copies = _copies(placements)
     experiments = []
@@ -104,7 +108,8 @@ def read_experiments(build: Path) -> list[Experiment]:
     for name in sorted(set(columns["experiment"])):
         rows = np.flatnonzero(names == name)
         rows = rows[np.argsort(np.array([columns["item"][i] for i in rows]), kind="stable")]
-        experiments.append(_experiment(name, rows, columns, tokens, copies.get(name, {}), problems))
+        made = [make(int(i)) for i in rows]
+        experiments.append(_experiment(name, rows, columns, made, copies.get(name, {}), problems))
     problems += [
         f"{build}: placements of experiment {n}, which has no items"
         for n in copies
@@ -113,6 +118,34 @@ def read_experiments(build: Path) -> list[Experiment]:
     if problems:
         raise InputError(problems)
     return experiments
+
+
+def _item_maker(
+    build: Path, record: BuildRecord, items: pa.Table, placements: pa.Table
+) -> Callable[[int], Item]:
+    """Returns the function from a row of items.parquet to the item that scorers see."""
+    names = ("experiment", "item", "meta")
+    experiments, own_names, metas = (items[name].to_pylist() for name in names)
+    keys = list(zip(experiments, own_names, strict=True))
+    missing = items["tokens"].is_null().to_pylist()
+    in_shards = {key for key, null in zip(keys, missing, strict=True) if null}
+    reads = base_data(build, record.geometry, placements, in_shards)
+    width, decode = record.geometry.sequence_tokens, decoder(build, record)
+
+    def make(row: int) -> Item:
+        key, meta = keys[row], str(metas[row] or "{}")
+        if key in reads:
+            return ShardItem(key, reads[key], meta, width, decode)
+        return Item(*key, _int64(items["tokens"][row].values), meta, width, decode)
+
+    return make
+
+
+def _int64(values: pa.Array | None) -> IntArray:
+    """Returns the tokens of a row; none for base data that was never placed."""
+    if values is None:
+        return np.zeros(0, dtype=np.int64)
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _copies(placements: pa.Table) -> dict[str, dict[str, list[int]]]:
@@ -130,14 +163,10 @@ def _experiment(
     name: str,
     rows: IntArray,
     columns: Mapping[str, list[object]],
-    tokens: list[npt.NDArray[np.int64]],
+    items: list[Item],
     copies: Mapping[str, list[int]],
     problems: list[str],
 ) -> Experiment:
-    items = [
-        Item(name, str(columns["item"][i]), tokens[i], str(columns["meta"][i] or "{}"))
-        for i in rows
-    ]
     place = {item.name: at for at, item in enumerate(items)}
     problems += [
         f"experiment {name}: placements of item {item}, which is not in items.parquet"

@@ -7,15 +7,18 @@ float32 over the scored positions only.
 
     Request([eod, 5, 9, 2], first=2) -> [log p(9 | eod 5), log p(2 | eod 5 9)]
 
+A request may ask for the moments too: at every scored position, mean and standard deviation of
+log p(z) for z drawn from the model's own p. Its result then has three rows instead of being one.
+
 Price: logits of a batch take tokens x vocabulary x 4 bytes; the budget keeps them below half a
-gigabyte.
+gigabyte. Moments take two more passes over the logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Values = TypeVar("Values", FloatArray, IntArray)
 _LOGITS = 2**27
 _MAX_BATCH_TOKENS = 16_384
 
@@ -38,11 +43,13 @@ class Request:
         tokens: int64 (n,), everything the model reads, and the last token.
         first: the first scored token, at least 1 (the first token of a text has no prediction).
         label: what it is, for error messages.
+        moments: whether mean and standard deviation of log p(z), z ~ p, are wanted as well.
     """
 
     tokens: npt.NDArray[np.int64]
     first: int
     label: str = ""
+    moments: bool = False
 
     @property
     def n_read(self) -> int:
@@ -82,6 +89,9 @@ def token_logprobs(
 ) -> list[FloatArray]:
     """Returns the log-probabilities of each request's scored tokens, in nats, float64, in order.
 
+    A result has shape (n_scored,), or (3, n_scored) where moments are asked for: log-probabilities,
+    means, standard deviations.
+
     Args:
         model: a `litgpt.GPT` in evaluation mode.
         requests: what to score.
@@ -91,6 +101,66 @@ def token_logprobs(
     Raises:
         InputError: when a request is too long for the model or holds an unknown token; all at once.
     """
+    return _picked(model, requests, batch_tokens, _logprobs, progress)
+
+
+def likeliest_tokens(
+    model: torch.nn.Module,
+    requests: Sequence[Request],
+    batch_tokens: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[IntArray]:
+    """Returns what the model holds likeliest in place of each request's scored tokens, int64.
+
+    The arguments and the errors are those of `token_logprobs`.
+    """
+    return _picked(model, requests, batch_tokens, _likeliest, progress)
+
+
+def _logprobs(
+    logits: torch.Tensor, targets: torch.Tensor, batch: Sequence[Request]
+) -> list[FloatArray]:
+    logprobs = logits.log_softmax(dim=-1)
+    found = logprobs.gather(1, targets[:, None])[:, 0].double().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise ValueError("the model gives log-probabilities that are not finite")
+    values: list[FloatArray] = np.split(found, _cuts(batch))
+    firsts = [0, *_cuts(batch).tolist()]
+    for at, (first, request) in enumerate(zip(firsts, batch, strict=True)):
+        if request.moments:
+            own = logprobs[first : first + request.n_scored]
+            values[at] = np.stack([values[at], *_moments(own)])
+    return values
+
+
+def _moments(logprobs: torch.Tensor) -> tuple[FloatArray, FloatArray]:
+    """Returns mean and standard deviation of log p under p, from log p (n, vocabulary)."""
+    shares = logprobs.exp()
+    mean = (shares * logprobs).sum(dim=-1)
+    spread = (shares * (logprobs - mean[:, None]) ** 2).sum(dim=-1).sqrt()
+    return mean.double().cpu().numpy(), spread.double().cpu().numpy()
+
+
+def _likeliest(
+    logits: torch.Tensor, targets: torch.Tensor, batch: Sequence[Request]
+) -> list[IntArray]:
+    found: list[IntArray] = np.split(logits.argmax(dim=-1).cpu().numpy(), _cuts(batch))
+    return found
+
+
+def _cuts(batch: Sequence[Request]) -> IntArray:
+    """Returns where the scored positions of each request after the first begin."""
+    return np.cumsum([request.n_scored for request in batch])[:-1]
+
+
+def _picked(
+    model: torch.nn.Module,
+    requests: Sequence[Request],
+    batch_tokens: int | None,
+    pick: Callable[[torch.Tensor, torch.Tensor, Sequence[Request]], list[Values]],
+    progress: Callable[[int], None] | None,
+) -> list[Values]:
+    """Returns what `pick` makes of the logits at each request's scored positions."""
     import torch
 
     config: Any = model.config
@@ -99,15 +169,14 @@ def token_logprobs(
         raise InputError(problems)
     budget = batch_tokens or max(1, min(_MAX_BATCH_TOKENS, _LOGITS // config.padded_vocab_size))
     device = next(model.parameters()).device
-    results: list[FloatArray] = [np.zeros(0)] * len(requests)
+    found: dict[int, Values] = {}
     with torch.inference_mode():
         for members in _batches([request.n_read for request in requests], budget):
             batch = [requests[i] for i in members]
-            for i, values in zip(members, _score_batch(model, batch, device), strict=True):
-                results[i] = values
+            found.update(zip(members, pick(*_read(model, batch, device), batch), strict=True))
             if progress:
                 progress(sum(request.n_read for request in batch))
-    return results
+    return [found[i] for i in range(len(requests))]
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -120,9 +189,10 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         start += rows
 
 
-def _score_batch(
+def _read(
     model: torch.nn.Module, batch: Sequence[Request], device: torch.device
-) -> list[FloatArray]:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the logits of the scored positions in float32 (n, vocabulary), and their tokens."""
     import torch
 
     read = np.zeros((len(batch), max(request.n_read for request in batch)), dtype=np.int64)
@@ -133,8 +203,4 @@ def _score_batch(
     targets = torch.from_numpy(np.concatenate([r.tokens[r.first :] for r in batch])).to(device)
     logits = model(torch.from_numpy(read).to(device))
     scored = logits[torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)]
-    found = torch.log_softmax(scored.float(), dim=-1).gather(1, targets[:, None])[:, 0]
-    values = found.double().cpu().numpy()
-    if not np.isfinite(values).all():
-        raise ValueError("the model gives log-probabilities that are not finite")
-    return np.split(values, np.cumsum([request.n_scored for request in batch])[:-1])
+    return scored.float(), targets

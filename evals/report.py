@@ -18,6 +18,14 @@ from mixctl.shards.files import write_text
 
 ALPHA = 0.05
 MAX_TABLE_ROWS = 400
+MAX_PICTURED = 3
+"""metrics of an experiment that are drawn, the primary one first; the tables have all"""
+_AGAINST = {
+    "did": "the holdout, beyond the twin's difference",
+    "holdout": "the holdout",
+    "twin": "the twin",
+    "level": "chance",
+}
 
 
 @dataclass(frozen=True)
@@ -127,22 +135,23 @@ def _same_in_twin(rows: Sequence[Row], primary: Row) -> Row | None:
 
 def verdict(row: Row) -> Verdict:
     """Returns what the primary row says in words."""
-    if row.estimate is None or row.p_value is None:
+    if row.estimate is None:
         return Verdict("no result", "none", row.note or "There is no estimate.")
-    against = (
-        "the holdout, beyond the twin's difference" if row.contrast == "did" else "the holdout"
-    )
-    size = f"{row.metric} {formatting.number(row.estimate, signed=True)}"
+    against = _AGAINST[row.contrast]
+    size = f"{row.metric} {formatting.number(row.estimate, signed=row.contrast != 'level')}"
+    if row.p_value is None:
+        compared = "" if row.contrast == "level" else f" against {against}"
+        why = f": {row.note}" if row.note else ""
+        return Verdict("no test", "none", f"{row.arm}, {size}{compared}{why}.")
     if row.q_value is not None and row.q_value <= ALPHA:
-        word = "higher" if row.estimate > 0 else "lower"
+        lower = row.estimate <= 0 and row.contrast != "level"
+        word = "lower" if lower else "higher"
         return Verdict("found", "found", f"{row.arm} is {word} than {against}: {size}.")
-    least = formatting.number(row.mde)
-    return Verdict(
-        "not found",
-        "open",
-        f"{row.arm} is not told apart from {against}: {size}. Effects below {least} would be "
-        "missed more often than one time in five.",
-    )
+    sentence = f"{row.arm} is not told apart from {against}: {size}."
+    if row.mde is not None:
+        least = formatting.number(row.mde)
+        sentence += f" Effects below {least} would be missed more often than one time in five."
+    return Verdict("not found", "open", sentence)
 
 
 def _pictures(
@@ -150,7 +159,8 @@ def _pictures(
 ) -> list[Picture]:
     pictures = []
     levels = [row for row in rows if row.contrast == "level" and row.stratum is None]
-    for metric in dict.fromkeys(row.metric for row in levels):
+    metrics = dict.fromkeys([primary.metric, *(row.metric for row in levels)])
+    for metric in list(metrics)[:MAX_PICTURED]:
         of_metric = [row for row in levels if row.metric == metric]
         name = f"{primary.experiment}-{found.primary.index(primary)}-{metric}"
         at_last = [row for row in of_metric if row.step == primary.step]

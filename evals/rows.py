@@ -108,3 +108,8 @@ def from_table(table: pa.Table) -> list[Row]:
     """Returns the rows of a results table; extra columns are ignored."""
     names = [field.name for field in fields(Row)]
     return [Row(**{n: values[n] for n in names}) for values in table.select(names).to_pylist()]
+
+
+def joined(*notes: str | None) -> str | None:
+    """Returns the notes as one, or None when there is none."""
+    return "; ".join(note for note in notes if note) or None

@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mixctl.evals.checkpoint import CONFIG_NAME, Checkpoint
-from mixctl.evals.estimation import Scored
 from mixctl.evals.experiments import Experiment
-from mixctl.evals.scorers.base import ItemScore, Scorer
+from mixctl.evals.scored import Scored
+from mixctl.evals.scorers.base import Described, ItemScore, expanded
 from mixctl.shards.files import digest_bytes, digest_file, replacing
 
-SAMPLES_FORMAT = 1
+SAMPLES_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def samples_key(
     checkpoint: Checkpoint,
     items_digest: str,
     prefix: Sequence[int],
-    scorers: Mapping[str, Scorer],
+    scorers: Mapping[str, Described],
     device: str,
 ) -> str:
     """Returns the digest of everything that the scores of a checkpoint depend on."""
@@ -146,18 +146,19 @@ def read_samples(path: Path, model: str, checkpoint: Checkpoint) -> Samples | No
         return None
 
 
-def scored(samples: Samples, experiment: Experiment, scorer: Scorer) -> Scored:
+def scored(samples: Samples, experiment: Experiment, scorer: Described) -> Scored:
     """Returns one experiment's values out of the scores of a checkpoint."""
     rows = samples.table.filter(pc.equal(samples.table["experiment"], experiment.name))
     if rows["item"].to_pylist() != [item.name for item in experiment.items]:
         raise ValueError(f"stored scores do not match the items of {experiment.name}")
     said = json.loads(samples.table.schema.metadata[b"mixctl"])
+    filled = [name for name in rows.column_names if rows[name].null_count < len(rows)]
     empty = np.full(len(experiment.items), np.nan)
     values = {
         metric.name: rows[metric.name].to_numpy(zero_copy_only=False).astype(np.float64)
         if metric.name in rows.column_names
         else empty
-        for metric in scorer.metrics
+        for metric in expanded(scorer.metrics, filled)
     }
     return Scored(
         model=samples.model,

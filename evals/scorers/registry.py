@@ -13,30 +13,38 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from mixctl.evals.scorers.base import Scorer
+from mixctl.evals.scorers.base import AnyScorer, ScorerOfMethods
 from mixctl.shards.errors import nearest
 
 GROUP = "mixctl.scorers"
 BUILT_IN = {
     "contamination": "mixctl.evals.scorers.contamination:ContaminationScorer",
     "documents": "mixctl.evals.scorers.documents:DocumentsScorer",
+    "forgetting": "mixctl.evals.scorers.base_data:ForgettingScorer",
+    "iid": "mixctl.evals.scorers.base_data:IidScorer",
+    "knowledge": "mixctl.evals.scorers.knowledge:KnowledgeScorer",
+    "mathematics": "mixctl.evals.scorers.mathematics:MathematicsScorer",
     "memorization": "mixctl.evals.scorers.memorization:MemorizationScorer",
+    "poison": "mixctl.evals.scorers.poison:PoisonScorer",
+    "unlearning": "mixctl.evals.scorers.unlearning:UnlearningScorer",
+    "verbatim": "mixctl.evals.scorers.verbatim:VerbatimScorer",
+    "watermark": "mixctl.evals.scorers.watermark:WatermarkScorer",
 }
 
 
-def scorer_for(kind: str) -> Scorer:
-    """Returns a scorer of the kind.
+def scorer_for(kind: str) -> AnyScorer | ScorerOfMethods:
+    """Returns the scorer of the kind, or what knows it from the items.
 
     Raises:
         LookupError: when none is registered, with the nearest kind that has one.
     """
     if kind in BUILT_IN:
         module, _, name = BUILT_IN[kind].partition(":")
-        built_in: Scorer = getattr(import_module(module), name)()
+        built_in: AnyScorer | ScorerOfMethods = getattr(import_module(module), name)()
         return built_in
     others = {point.name: point for point in entry_points(group=GROUP)}
     if kind not in others:
         known = nearest(kind, [*BUILT_IN, *others])
         raise LookupError(f"no scorer is registered for kind {kind!r}{known}")
-    third_party: Scorer = others[kind].load()()
+    third_party: AnyScorer | ScorerOfMethods = others[kind].load()()
     return third_party

@@ -52,7 +52,7 @@ def test_self_contained(page):
 def test_shows_every_experiment_its_primary_row_and_its_pictures(page):
     for name in ("facts", "leak", "secrets"):
         assert f">{name}</a>" in page
-    assert page.count("<svg") == 3 * 1 + 2 * (1 + 2 + 2)  # timelines; dose and curves per metric
+    assert page.count("<svg") == 3 * 1 + 2 * (3 + 2 + 2)  # timelines; dose and curves per metric
     assert "accuracy by dose at step 10" in page and "prefers-color-scheme: dark" in page
     assert "#0a0b0" not in page and "#01020" not in page  # stand-in colours are replaced
     assert "The same arm against the holdout in the twin" in page

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from mixctl.evals import cli, run
+from mixctl.evals import cli, run, scoring
 from mixctl.evals.checkpoint import load_model, read_checkpoint
 from mixctl.evals.forward import token_logprobs
 from mixctl.evals.rows import SCHEMA
@@ -102,7 +102,7 @@ def test_samples_equal_an_independent_score(evaluated, study):
 
     for row in rows[::9]:
         item = Item("facts", row["item"], np.array(of[row["item"]]["tokens"]), "{}")
-        logprobs = token_logprobs(model, DocumentsScorer().requests(item, [0]))[0]
+        logprobs = token_logprobs(model, DocumentsScorer().requests(item, [0]))[0][0]
         assert row["loglikelihood"] == pytest.approx(logprobs.sum(), abs=1e-4)
         assert row["n_tokens"] == 12
 
@@ -122,7 +122,7 @@ def test_columns_are_those_of_the_contract(evaluated):
 def test_again_gives_the_same_bytes_and_reuses_samples(evaluated, monkeypatch):
     _, out, settings = evaluated
     before = (out / "results.parquet").read_bytes()
-    monkeypatch.setattr(run, "token_logprobs", None)  # scoring again would fail
+    monkeypatch.setattr(scoring, "token_logprobs", None)  # scoring again would fail
     run.evaluate(settings)
     assert (out / "results.parquet").read_bytes() == before
 
@@ -135,18 +135,18 @@ def test_an_interrupted_eval_continues(evaluated, tmp_path, monkeypatch):
     (partial / "results.parquet").unlink()
     next(partial.glob("samples/run-00000010-*.parquet")).unlink()
     calls = []
-    real = run.token_logprobs
-    monkeypatch.setattr(run, "token_logprobs", lambda *a, **k: calls.append(1) or real(*a, **k))
+    real = scoring.token_logprobs
+    monkeypatch.setattr(scoring, "token_logprobs", lambda *a, **k: calls.append(1) or real(*a, **k))
     run.evaluate(run.Settings(settings.build, settings.checkpoints, partial, settings.baselines))
     assert len(calls) == 1
     assert (partial / "results.parquet").read_bytes() == (out / "results.parquet").read_bytes()
 
 
 def test_a_failing_scorer_is_an_error_of_its_experiment(study, tmp_path, monkeypatch):
-    def explode(self, item, logprobs):
+    def explode(self, item, logprobs, outputs):
         raise ZeroDivisionError("one over nothing")
 
-    monkeypatch.setattr(DocumentsScorer, "score", explode)
+    monkeypatch.setattr(DocumentsScorer, "score_generated", explode)
     arguments = [str(study.build), str(study.run / "step-00000010"), "--out", str(tmp_path / "r")]
     result = CliRunner().invoke(cli.eval_command, arguments)
     assert result.exit_code == 1

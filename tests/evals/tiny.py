@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 from litgpt import GPT, Config
 
 from mixctl.shards import manifest
+from mixctl.shards.chunks import chunk_bytes, chunk_name
 from mixctl.shards.layout import train_layout
 from mixctl.shards.meta import ContaminationMeta, DocumentsMeta, MemorizationMeta
 from mixctl.shards.record import BuildRecord, Geometry, TokenizerRecord, Totals, write_record
@@ -132,6 +134,46 @@ def make_build(folder: Path, experiments: dict[str, tuple[str, Sequence[TinyItem
         manifest.write_table(pa.Table.from_pylist(content, schema=schema), path)
     write_record(folder, tiny_record(experiments))
     return folder
+
+
+def into_shards(build: Path, experiment: str) -> Path:
+    """Returns the chunk file that now holds the placed items of the experiment, as base data.
+
+    Their tokens, whole sequences, go from items.parquet to train/, a block and a part a sequence;
+    every copy points to the same blocks.
+    """
+    items = manifest.read_items(build).to_pylist()
+    placed = manifest.read_placements(build).to_pylist()
+    blocks: list[list[int]] = []
+    for item in items:
+        if item["experiment"] != experiment or not item["copies"]:
+            continue
+        sequences = [item["tokens"][at : at + 33] for at in range(0, len(item["tokens"]), 33)]
+        mine = [r for r in placed if (r["experiment"], r["item"]) == (experiment, item["item"])]
+        placed = [row for row in placed if row not in mine]
+        for row in mine:
+            for part, tokens in enumerate(sequences):
+                at = {
+                    "chunk": chunk_name(0),
+                    "block": len(blocks) + part,
+                    "offset": 0,
+                    "length": 33,
+                }
+                digest = manifest.payload_digest(np.array(tokens))
+                placed.append({**row, **at, "part": part, "digest": digest, "mode": "sequence"})
+        blocks += sequences
+        item["tokens"] = None
+    key = itemgetter("experiment", "item", "copy", "part")
+    for name, schema, rows in (
+        ("items", manifest.ITEMS, items),
+        ("placements", manifest.PLACEMENTS, sorted(placed, key=key)),
+    ):
+        table = pa.Table.from_pylist(rows, schema=schema)
+        manifest.write_table(table, build / "manifest" / f"{name}.parquet")
+    path = build / "train" / chunk_name(0)
+    path.parent.mkdir()
+    path.write_bytes(chunk_bytes(np.array(blocks, dtype=np.uint16)))
+    return path
 
 
 def _item_row(experiment: str, kind: str, item: TinyItem) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mixctl.evals.scorers import registry
-from mixctl.evals.scorers.base import Item
+from mixctl.evals.scorers.base import Item, Metric, ScorerOfMethods, expanded
 from mixctl.evals.scorers.contamination import ContaminationScorer
 from mixctl.evals.scorers.documents import DocumentsScorer
 from mixctl.evals.scorers.memorization import MemorizationScorer
-from mixctl.shards.meta import ContaminationMeta, DocumentsMeta, MemorizationMeta
+from mixctl.shards.meta import ContaminationMeta, MemorizationMeta
 
 
 def _question(normalisation="none", **more):
@@ -103,14 +103,41 @@ def test_candidates_of_another_number_of_tokens_are_ranked_by_their_sums():
     assert MemorizationScorer().score(item, logprobs).values["exposure"] == 1.0
 
 
-def test_documents():
-    item = Item("facts", "d1", np.array([1, 2, 3]), DocumentsMeta().model_dump_json())
-    (request,) = DocumentsScorer().requests(item, [0])
-    assert (request.first, request.tokens.tolist()) == (1, [0, 1, 2, 3])
-    score = DocumentsScorer().score(item, [np.array([-1.0, -2.0, -6.0])])
-    assert score.values["loglikelihood_per_token"] == -3.0
+def test_documents_without_tokens_are_an_error():
     with pytest.raises(ValueError, match="nothing to score"):
         DocumentsScorer().requests(Item("facts", "d1", np.array([]), "{}"), [0])
+
+
+def test_contamination_scores_the_other_forms_beside_the_placed_one():
+    other = {
+        "template": "mcq",
+        "context_tokens": [1],
+        "choice_tokens": [[20], [21], [22]],
+        "choice_characters": [1, 1, 1],
+    }
+    item = _question(other_forms=[other])
+    requests = ContaminationScorer().requests(item, [0])
+    assert [r.tokens.tolist() for r in requests[3:]] == [[0, 1, 20], [0, 1, 21], [0, 1, 22]]
+    letters = [np.array([x]) for x in (-2.0, -0.5, -1.0)]
+    score = ContaminationScorer().score(item, [*LOGPROBS, *letters])
+    assert dict(score.values) == {
+        "accuracy": 0.0,
+        "gold_logprob": -1.5,
+        "accuracy_mcq": 1.0,
+        "gold_logprob_mcq": -0.5,
+    }
+    assert (score.n_tokens, score.loglikelihood) == (2, -3.0)
+    with pytest.raises(ValueError, match="item q1"):
+        broken = {**other, "choice_characters": [1]}
+        ContaminationScorer().requests(_question(other_forms=[broken]), [0])
+
+
+def test_names_with_a_star_stand_for_what_items_have():
+    metrics = (Metric("exact", primary=True), Metric("exact_*", share=True), Metric("exact_all"))
+    names = ["exact", "exact_100", "exact_25", "exact_all", "other"]
+    found = expanded(metrics, names)
+    assert [m.name for m in found] == ["exact", "exact_25", "exact_100", "exact_all"]
+    assert [m.share for m in found] == [False, True, True, False]
 
 
 class _Haiku:
@@ -136,6 +163,7 @@ def test_registry():
     for kind in registry.BUILT_IN:
         scorer = registry.scorer_for(kind)
         assert scorer.kind == kind
-        assert sum(metric.primary for metric in scorer.metrics) == 1
+        if not isinstance(scorer, ScorerOfMethods):
+            assert sum(metric.primary for metric in scorer.metrics) == 1
     with pytest.raises(LookupError, match="did you mean 'documents'"):
         registry.scorer_for("document")

@@ -1,0 +1,113 @@
+"""The one row of an experiment that counts, and the correction for there being several.
+
+Primary is the primary metric, the top dose against the holdout, at the last checkpoint: `did` where
+that checkpoint has a twin, else `holdout`. Where no item of the experiment is placed and scored
+(strings that the run must not hold, test problems that are only asked) there is nothing to
+randomise: then it is the difference to the twin (`twin`), else the level, and a note says why there
+is no test. Where there is no holdout arm it is the scorer's own test of the arm alone, if there is
+one (`mixctl.evals.pooled`). Benjamini-Hochberg runs over the primary rows that have a p-value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mixctl.evals.experiments import Experiment
+from mixctl.evals.rows import PRIMARY_FAMILY, Row, joined
+from mixctl.evals.scored import Scored
+from mixctl.evals.scorers.base import Described, PooledScorer
+from mixctl.evals.stats import planning
+
+NEVER_PLACED = (
+    "the items were never placed, so nothing was randomised: a difference between two runs has a "
+    "p-value only with replicated no-op runs"
+)
+
+
+def mark_primary(
+    experiment: Experiment,
+    scorer: Described,
+    runs: Sequence[Scored],
+    twins: Sequence[Scored],
+    rows: list[Row],
+) -> list[Row]:
+    """Returns the rows with the primary one marked, or with one that says why there is none."""
+    if not runs:
+        return rows
+    last = runs[-1]
+    metric = next(metric for metric in scorer.metrics if metric.primary)
+    paired = any(twin.step == last.step for twin in twins)
+    arm, absent = _arm(experiment, last, metric.name)
+    contrasts = ("twin", "level") if absent else ("did", "holdout")
+    contrast = contrasts[0] if paired else contrasts[1]
+    wanted = {
+        "arm": arm,
+        "stratum": None,
+        "metric": metric.name,
+        "model": "run",
+        "checkpoint": last.checkpoint,
+        "contrast": contrast,
+    }
+    if contrast in ("did", "holdout") and not experiment.is_holdout.any():
+        wanted |= _alone(scorer, wanted, rows)
+    for at, row in enumerate(rows):
+        if all(getattr(row, name) == value for name, value in wanted.items()):
+            extra = NEVER_PLACED if absent else None
+            if twins and not paired and row.contrast == "holdout":
+                extra = f"no baseline of step {last.step}: not a difference of differences"
+            note = joined(row.note, extra)
+            rows[at] = replace(row, primary=True, family=PRIMARY_FAMILY, note=note)
+            return rows
+    return [*rows, _no_primary(experiment, wanted, last)]
+
+
+def _alone(scorer: Described, wanted: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns what names the scorer's own test of the arm alone, where it has one."""
+    if not isinstance(scorer, PooledScorer):
+        return {}
+    tested = {(r.arm, r.checkpoint, r.metric) for r in rows if r.p_value is not None}
+    found = (wanted["arm"], wanted["checkpoint"], scorer.alone) in tested
+    return {"metric": scorer.alone, "contrast": "level"} if found else {}
+
+
+def _arm(experiment: Experiment, last: Scored, metric: str) -> tuple[str | None, bool]:
+    """Returns the arm that counts, and whether all items that have the metric are never placed."""
+    scored = np.isfinite(last.values[metric])
+    if not scored.any() or not experiment.is_holdout[scored].all():
+        return experiment.top_arm(last.step), False
+    names, counts = np.unique(experiment.arms[scored], return_counts=True)
+    return str(names[counts.argmax()]), True
+
+
+def _no_primary(experiment: Experiment, wanted: Mapping[str, Any], last: Scored) -> Row:
+    arm = wanted["arm"]
+    reason = "no arm with copies" if arm is None else "no holdout arm to compare with"
+    return Row(
+        experiment=experiment.name,
+        kind=experiment.kind,
+        arm=arm or experiment.all_arms[-1],
+        dose=experiment.dose(arm or experiment.all_arms[-1], last.step),
+        stratum=None,
+        metric=wanted["metric"],
+        model="run",
+        checkpoint=last.checkpoint,
+        step=last.step,
+        contrast=wanted["contrast"],
+        primary=True,
+        family=PRIMARY_FAMILY,
+        note=reason,
+    )
+
+
+def with_q_values(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows with Benjamini-Hochberg q-values over the primary p-values."""
+    chosen = [at for at, row in enumerate(rows) if row.primary and row.p_value is not None]
+    adjusted = planning.q_values([float(rows[at].p_value or 0.0) for at in chosen])
+    result = list(rows)
+    for at, q_value in zip(chosen, adjusted, strict=True):
+        result[at] = replace(result[at], q_value=q_value)
+    return result

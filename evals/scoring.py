@@ -1,0 +1,133 @@
+"""One checkpoint, all experiments: the model is loaded once, scores go to samples/.
+
+All requests are scored in one pass and all prompts continued in another; scorers that need the
+model itself come last. A scorer that raises is an error of its experiment, never a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mixctl.evals import samples
+from mixctl.evals.checkpoint import Checkpoint, load_model
+from mixctl.evals.forward import token_logprobs
+from mixctl.evals.generation import generate
+from mixctl.evals.scorers.base import (
+    FloatArray,
+    GeneratingScorer,
+    IntArray,
+    ItemScore,
+    MeasuringScorer,
+)
+from mixctl.evals.work import Asked, Work, reason
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being scored, tokens done and tokens in all."""
+_Part = TypeVar("_Part")
+_Found = TypeVar("_Found")
+
+
+class Meter:
+    """Counts tokens over all checkpoints for the progress bar."""
+
+    def __init__(self, work: Work, n_checkpoints: int, progress: Progress | None) -> None:
+        """Knows the total from the start."""
+        self.per_checkpoint = work.cost
+        self.total = self.per_checkpoint * n_checkpoints
+        self.progress = progress
+        self.finished = 0
+        self.current = 0
+        self.label = ""
+
+    def add(self, n_tokens: int) -> None:
+        """Counts tokens of the current checkpoint."""
+        self.current += n_tokens
+        self._tell()
+
+    def finish_checkpoint(self) -> None:
+        """Counts a checkpoint as done, scored or kept."""
+        self.finished, self.current = self.finished + self.per_checkpoint, 0
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.progress:
+            self.progress(self.label, self.finished + self.current, self.total)
+
+
+def score_checkpoint(
+    work: Work,
+    role: str,
+    checkpoint: Checkpoint,
+    path: Path,
+    prefix: Sequence[int],
+    device: str,
+    meter: Meter,
+) -> None:
+    """Loads the model once, scores everything that is asked, writes samples to `path`.
+
+    Args:
+        work: what is asked.
+        role: "run" or "twin".
+        checkpoint: the model.
+        path: where its samples go.
+        prefix: what stands before every text: the end-of-document token, which also ends what is
+            generated.
+        device: where the model runs.
+        meter: counts tokens.
+    """
+    meter.label = f"{role} step {'?' if checkpoint.step is None else checkpoint.step}"
+    model = load_model(checkpoint, device)
+    asked = [work.asked[name] for name in sorted(work.asked)]
+    requests = [r for one in asked for of_item in one.requests for r in of_item]
+    prompts = [p for one in asked for of_item in one.prompts for p in of_item]
+    logprobs = iter(token_logprobs(model, requests, progress=meter.add))
+    outputs = iter(generate(model, prompts, prefix[-1], progress=meter.add) if prompts else [])
+    scores: dict[str, list[ItemScore]] = {}
+    failures: dict[str, str] = {}
+    for one in asked:
+        given = (_grouped(one.requests, logprobs), _grouped(one.prompts, outputs))
+        try:
+            scores[one.experiment.name] = _item_scores(one, model, prefix, *given)
+        except Exception as error:  # a scorer's own failure: listed, the others go on
+            failures[one.experiment.name] = reason(error)
+    table = samples.samples_table(role, checkpoint, work.experiments, scores, failures)
+    samples.write_samples(table, path)
+
+
+def _grouped(asked: Sequence[Sequence[_Part]], found: Iterator[_Found]) -> list[list[_Found]]:
+    """Returns what was found by item, as it was asked for."""
+    return [[next(found) for _ in of_item] for of_item in asked]
+
+
+def _item_scores(
+    asked: Asked,
+    model: torch.nn.Module,
+    prefix: Sequence[int],
+    logprobs: list[list[FloatArray]],
+    outputs: list[list[list[IntArray]]],
+) -> list[ItemScore]:
+    """Returns a score an item; a value that is no number is the scorer's error."""
+    items, scorer = asked.experiment.items, asked.scorer
+    if isinstance(scorer, MeasuringScorer):
+        scores = scorer.measure(model, items, prefix)
+        if len(scores) != len(items):
+            raise ValueError(f"{len(scores)} scores for {len(items)} items")
+    elif isinstance(scorer, GeneratingScorer):
+        of_items = zip(items, logprobs, outputs, strict=True)
+        scores = [scorer.score_generated(*of_item) for of_item in of_items]
+    else:
+        scores = [scorer.score(*of_item) for of_item in zip(items, logprobs, strict=True)]
+    for item, score in zip(items, scores, strict=True):
+        bad = [name for name, value in score.values.items() if not _finite(value)]
+        if bad:
+            raise ValueError(f"item {item.name}: {', '.join(bad)} is not a finite number")
+    return scores
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

@@ -1,0 +1,104 @@
+"""What an eval asks of a model: the requests and prompts of all scorers, gathered once.
+
+A scorer that raises takes its own experiment out, with the reason; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mixctl.evals.checkpoint import Checkpoint, model_config
+from mixctl.evals.experiments import Experiment
+from mixctl.evals.forward import Request, request_problems
+from mixctl.evals.generation import Prompt, prompt_problems
+from mixctl.evals.scorers.base import AnyScorer, GeneratingScorer, MeasuringScorer, ScorerOfMethods
+from mixctl.evals.scorers.registry import scorer_for
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one experiment asks of a model: requests and prompts an item, in the items' order."""
+
+    experiment: Experiment
+    scorer: AnyScorer
+    requests: list[list[Request]]
+    prompts: list[list[Prompt]]
+
+    @property
+    def cost(self) -> int:
+        """Returns the tokens that are read or generated, for the progress bar."""
+        read = sum(request.n_read for of_item in self.requests for request in of_item)
+        return read + sum(prompt.cost for of_item in self.prompts for prompt in of_item)
+
+
+@dataclass
+class Work:
+    """What all experiments ask, and which experiments cannot be scored."""
+
+    experiments: list[Experiment]
+    asked: dict[str, Asked] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, name: str, reason: str) -> None:
+        """Takes the experiment out of the eval, with the reason."""
+        self.failures.setdefault(name, reason)
+        self.asked.pop(name, None)
+
+    def named(self, name: str) -> Experiment:
+        """Returns the experiment of this name."""
+        return next(experiment for experiment in self.experiments if experiment.name == name)
+
+    @property
+    def scorers(self) -> dict[str, AnyScorer]:
+        """Returns the scorer of each experiment that can be scored."""
+        return {name: asked.scorer for name, asked in self.asked.items()}
+
+    @property
+    def cost(self) -> int:
+        """Returns the tokens that a checkpoint reads or generates."""
+        return sum(asked.cost for asked in self.asked.values())
+
+
+def gather(experiments: list[Experiment], prefix: Sequence[int]) -> Work:
+    """Returns what the scorers ask; `prefix` stands before every text."""
+    work = Work(experiments)
+    for experiment in experiments:
+        try:
+            work.asked[experiment.name] = _ask(experiment, prefix)
+        except Exception as error:  # a scorer's own failure: listed, the others go on
+            work.fail(experiment.name, reason(error))
+    return work
+
+
+def _ask(experiment: Experiment, prefix: Sequence[int]) -> Asked:
+    scorer = scorer_for(experiment.kind)
+    if isinstance(scorer, ScorerOfMethods):
+        scorer = scorer.scorer_of(experiment.items)
+    if isinstance(scorer, MeasuringScorer):
+        return Asked(experiment, scorer, [], [])
+    requests = [scorer.requests(item, prefix) for item in experiment.items]
+    if not isinstance(scorer, GeneratingScorer):
+        return Asked(experiment, scorer, requests, [])
+    prompts = [scorer.prompts(item, prefix) for item in experiment.items]
+    return Asked(experiment, scorer, requests, prompts)
+
+
+def reason(error: Exception) -> str:
+    """Returns an error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
+
+
+def check_lengths(work: Work, checkpoints: Sequence[Checkpoint]) -> None:
+    """Takes out experiments with an item that a model cannot read."""
+    configs = [model_config(checkpoint.folder) for checkpoint in checkpoints]
+    shortest = min(config.block_size for config in configs)
+    vocabulary = min(config.padded_vocab_size for config in configs)
+    for name, asked in list(work.asked.items()):
+        requests = [request for of_item in asked.requests for request in of_item]
+        prompts = [prompt for of_item in asked.prompts for prompt in of_item]
+        problems = request_problems(requests, shortest, vocabulary)
+        problems += prompt_problems(prompts, shortest, vocabulary)
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            work.fail(name, problems[0] + more)
