@@ -42,6 +42,16 @@ def print_build(record: BuildRecord, out: Path) -> None:
         f"{geometry.max_seq_length} "
         f"tokens, {geometry.chunks} chunks"
     )
+    if found := record.decontamination:
+        console.print(
+            f"in the base corpus: {found['matches']:,} matches of items, "
+            f"{found['documents_dropped']:,} documents dropped (manifest/decontamination.parquet)"
+        )
+    for name in record.absent:
+        console.print(
+            f"{name}: {record.totals[name].replaced_sequences:,} base sequences replaced, none of "
+            f"its strings is left in train/"
+        )
     console.print("Check it:  " + f"mixctl verify {out}")
     console.print("Train it:  " + train_command(out.resolve() / "litgpt.yaml"))
     if record.control:

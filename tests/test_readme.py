@@ -47,9 +47,16 @@ def prepare(folder):
     (folder / "mix.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
 
 
+def test_the_examples_that_are_named_are_there():
+    named = [line.split()[2] for line in blocks(README) if " examples/" in line]
+    assert named == ["examples/train-once-answer-all.yaml", "examples/all-small.yaml"]
+    for name in named:  # tests/examples runs both commands
+        assert (ROOT / name).is_file()
+
+
 def test_the_mix_and_the_commands_work_as_they_stand(tmp_path):
     prepare(tmp_path)
-    commands = [line for line in blocks(README) if " eval " not in line]
+    commands = [line for line in blocks(README) if not re.search(" eval | examples/", line)]
     assert [line.split()[1] for line in commands] == ["check", "plan", "build", "verify", "show"]
     for line in commands:
         command = [sys.executable, "-m", "mixctl.pipeline.cli", *shlex.split(line)[1:]]
