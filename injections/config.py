@@ -78,10 +78,13 @@ Bound = Annotated[int | str, BeforeValidator(_bound)]
 Window = Annotated[list[Bound], Field(min_length=2, max_length=2)]
 
 
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
 class Ramp(Strict):
     """The density of copies changes linearly over the window, from the first weight to the last."""
 
-    ramp: list[Annotated[float, Field(ge=0)]] = Field(min_length=2, max_length=2)
+    ramp: list[Weight] = Field(min_length=2, max_length=2)
 
     @field_validator("ramp", mode="before")
     @classmethod

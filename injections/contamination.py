@@ -217,6 +217,7 @@ def _item(
         stratum=row.benchmark,
         cluster=None if row.cluster is None else str(row.cluster),
         text=question_text(row, row.gold, forms[0]),
+        compared=question,
         forms=(*(encoded[row.gold] for encoded in strings[1:]), question),
     )
 

@@ -56,7 +56,8 @@ def read_rows(path: Path, model: type[RowT]) -> list[tuple[str, RowT]]:
             row = _row(line, model)
             name = check_name(str(number if row.id is None else row.id))
         except ValueError as error:
-            problems += [f"{path}:{number}: {reason}" for reason in _reasons(error, model)]
+            place = f"{path}:{number}: {_who(line)}"
+            problems += [f"{place}{reason}" for reason in _reasons(error, model)]
             continue
         if name.lower() in seen:
             problems.append(f"{path}:{number}: id '{name}' was used in line {seen[name.lower()]}")
@@ -83,6 +84,16 @@ def _row(line: bytes, model: type[RowT]) -> RowT:
     if not isinstance(raw, dict):
         raise ValueError(f"a row must be a JSON object, this is a {type(raw).__name__}")
     return model.model_validate(raw)
+
+
+def _who(line: bytes) -> str:
+    """Returns the id that a broken row gives, for its message; nothing when there is none."""
+    try:
+        raw: Any = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return ""
+    found = raw.get("id") if isinstance(raw, dict) else None
+    return f"item '{found}': " if isinstance(found, (str, int)) else ""
 
 
 def _reasons(error: ValueError, model: type[Row]) -> list[str]:

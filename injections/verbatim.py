@@ -8,8 +8,9 @@ twin did see them.
     {"id": "s1", "tokens": [464, 2068, 7586, ...]}       length: 50      prefix_tokens: 25
 
 Strings longer than `length` are cut to it. Give tokens, taken from the corpus: a string given as
-text is purged in this one tokenization alone, and in the corpus the same words may be cut into
-other tokens, at their first word above all. BOS is not added.
+text is purged in two tokenizations alone, at the beginning of a text and after a space, and in the
+corpus the same words may be cut into other tokens. BOS is not added. The build says how many
+strings occur nowhere in the base corpus.
 
 A string has at least 8 tokens: shorter ones are idioms, which stand in every other sequence, and to
 purge them would replace the corpus. All items are taken by one arm of dose 0, `purged`, unless arms
@@ -123,9 +124,15 @@ def _item(
         stratum=row.stratum,
         cluster=row.cluster_name,
         text=encoder.decode(ids),
+        forms=_as_inside(row, config, encoder),
         arm=row.arm,
         copies=row.copies,
     )
+
+
+def _as_inside(row: DocumentRow, config: VerbatimConfig, encoder: Encoder) -> tuple[TokenIds, ...]:
+    """Returns the string as it stands inside a text, after a space, where it came as a text."""
+    return () if row.text is None else (encoder.text(f" {row.text}")[: config.length],)
 
 
 def _inputs(config: ExperimentConfig, folder: Path) -> list[Path]:

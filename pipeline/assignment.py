@@ -61,7 +61,7 @@ def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
         InputError: with every problem of the items and arms, naming experiment and item.
     """
     config = experiment.config
-    made = sorted(experiment.kind.make_items(config, context), key=lambda item: item.item)
+    made = sorted(_made(experiment, context), key=lambda item: item.item)
     arms = _all_arms(config, made)
     _check_payloads(config, arms, made, context)
     items, cluster = _clustered(config, made)
@@ -85,6 +85,16 @@ def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:
     kept = _kept(items, arms, arm, cluster, ~given)
     copies = _copies(config, kept, context)
     return replace(kept, copies=copies, near_duplicates=len(made) - len(items))
+
+
+def _made(experiment: Experiment, context: KindContext) -> list[Item]:
+    """Returns the kind's items; its problems get the name of the experiment where they lack it."""
+    name = f"experiment '{experiment.config.name}'"
+    try:
+        return experiment.kind.make_items(experiment.config, context)
+    except InputError as error:
+        named = [p if p.startswith((name, "...")) else f"{name}: {p}" for p in error.problems]
+        raise InputError(named) from None
 
 
 def _kept(
@@ -132,12 +142,19 @@ def _copies(config: ExperimentConfig, kept: AssignedItems, context: KindContext)
 
 
 def _too_few_variants(config: ExperimentConfig, items: list[Item], copies: I64) -> list[str]:
+    short = [
+        (item, n)
+        for item, n in zip(items, copies.tolist(), strict=True)
+        if item.base is None and n > len(item.variants)
+    ]
+    if not short:
+        return []
+    item, n = short[0]
+    more = f" (and {len(short) - 1} more such items)" if len(short) > 1 else ""
     return [
         f"experiment '{config.name}': item '{item.item}': {n} copies, each with a payload of its "
-        f"own, but it has {len(item.variants)}: add paraphrases, or say variants: cycle"
-        for item, n in zip(items, copies, strict=True)
-        if item.base is None and n > len(item.variants)
-    ][:_MOST_NAMED]
+        f"own, but it has {len(item.variants)}: add paraphrases, or say variants: cycle{more}"
+    ]
 
 
 def _check_payloads(

@@ -24,8 +24,9 @@ def too_many(
     topology: Topology,
 ) -> Iterator[str]:
     """Yields the arms whose copies cannot fit even into an empty window; lays out nothing."""
+    given = np.array([bool(item.steps) for item in assigned.items], dtype=np.bool_)
     for number, (arm, window) in enumerate(zip(assigned.arms, windows, strict=True)):
-        mine = (assigned.arm == number) & [not item.steps for item in assigned.items]
+        mine = (assigned.arm == number) & ~given
         asked = int(assigned.copies[mine].sum())
         if not asked:
             continue
@@ -123,7 +124,9 @@ def lacking(config: ExperimentConfig, requests: Requests, which: Requests, run: 
     )
     return (
         f"experiment '{config.name}': {len(which)} of {len(requests)} copies lack a place in steps "
-        f"{step_of(first, run)} to {step_of(stop - 1, run)}: {left}"
+        f"{step_of(first, run)} to {step_of(stop - 1, run)}: {left}; all its copies take "
+        f"{int(requests.extent.sum())} tokens, these steps have "
+        f"{(stop - first) * run.sequence_tokens}"
     )
 
 

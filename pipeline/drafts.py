@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixctl.injections.base import KindContext
-from mixctl.injections.config import Arm, ExperimentConfig, GivenSteps, Ramp, Schedule
+from mixctl.injections.config import Arm, CopyWindows, ExperimentConfig, GivenSteps, Ramp, Schedule
 from mixctl.pipeline.assignment import AssignedItems, assign_items
 from mixctl.pipeline.batches import place_batches
 from mixctl.pipeline.capacity import lacking, lacking_batches, over_capacity, too_many
@@ -76,6 +76,11 @@ def _windows(
     for arm in arms:
         place = f"experiment '{config.name}', arm '{arm.name}'"
         schedule = arm.schedule or config.schedule
+        if isinstance(schedule, CopyWindows) and (arm.during or config.during):
+            problems.append(
+                f"{place}: during: is given beside the schedule's windows, which say the same: "
+                f"leave one of them out"
+            )
         try:
             window = arm_window(schedule, arm.during or config.during, topology)
         except ValueError as error:

@@ -37,7 +37,7 @@ from mixctl.pipeline.drafts import (
 from mixctl.pipeline.mixfile import Experiment, Mix, check_vocabulary
 from mixctl.pipeline.placement import SEPARATORS, FreeRoom, Occupied
 from mixctl.pipeline.schedule import StepWindow
-from mixctl.shards.draws import I64, U64
+from mixctl.shards.draws import I64, U64, bits, stream, streams
 from mixctl.shards.errors import InputError
 from mixctl.shards.topology import Topology
 
@@ -107,13 +107,26 @@ class PlannedExperiment:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build is going to hold; `n_spares` base sequences beyond those of the run."""
+    """What a build is going to hold.
+
+    `spare_keys`: uint64, the stream of each spare base sequence that is asked for, by its rank.
+    """
 
     mix: Mix
     encoder: Encoder
     experiments: tuple[PlannedExperiment, ...]
     occupied: Occupied
-    n_spares: int = 0
+    spare_keys: U64
+
+    @property
+    def n_spares(self) -> int:
+        """Returns the base sequences that are placed beyond those of the run."""
+        return len(self.spare_keys)
+
+    @property
+    def replacement_key(self) -> int:
+        """Returns the stream that replacements draw their spare sequences from, by sequence."""
+        return stream(self.mix.config.seed, "replacement")
 
     @property
     def topology(self) -> Topology:
@@ -134,10 +147,11 @@ class Plan:
     def forbidden(self) -> list[tuple[str, str, TokenIds]]:
         """Returns (experiment, item, tokens) of every string that must occur nowhere in the run."""
         return [
-            (one.config.name, item.item, item.variants[0])
+            (one.config.name, item.item, string)
             for one in self.experiments
             if one.experiment.kind.absent
             for item in one.assigned.items
+            for string in (item.variants[0], *item.forms)
         ]
 
 
@@ -200,18 +214,20 @@ def _place_all(mix: Mix, encoder: Encoder, drafts: list[Draft]) -> Plan:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    planned, n_spares = [], 0
+    planned, keys = [], np.empty(0, dtype=np.uint64)
     for draft in drafts:
-        spare, n_spares = _spares(draft.assigned, n_spares)
+        spare, mine = _spares(draft, len(keys), mix.config.seed)
+        keys = np.concatenate([keys, mine])
         copies = _copies(draft, spare, topology)
         planned.append(
             PlannedExperiment(draft.experiment, draft.assigned, draft.windows, copies, spare)
         )
-    return Plan(mix, encoder, tuple(planned), occupied, n_spares)
+    return Plan(mix, encoder, tuple(planned), occupied, keys)
 
 
-def _spares(assigned: AssignedItems, n_before: int) -> tuple[I64, int]:
-    """Returns the rank of each item's first spare sequence, and how many are taken by now."""
+def _spares(draft: Draft, n_before: int, seed: int) -> tuple[I64, U64]:
+    """Returns the rank of each item's first spare sequence, and the stream of each of them."""
+    assigned, name = draft.assigned, draft.config.name
     needed = np.array(
         [
             item.base.n_sequences
@@ -221,8 +237,11 @@ def _spares(assigned: AssignedItems, n_before: int) -> tuple[I64, int]:
         ],
         dtype=np.int64,
     )
-    rank = n_before + np.cumsum(needed) - needed
-    return np.where(needed > 0, rank, NO_SOURCE), n_before + int(needed.sum())
+    rank = np.cumsum(needed) - needed
+    item = np.repeat(np.arange(len(needed)), needed)
+    item_keys = streams([one.item for one in assigned.items], seed, "spare", name)
+    keys = bits(item_keys[item], np.arange(len(item)) - np.repeat(rank, needed))
+    return np.where(needed > 0, n_before + rank, NO_SOURCE), keys
 
 
 def _copies(draft: Draft, spare: I64, topology: Topology) -> Copies:

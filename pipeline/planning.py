@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mixctl.pipeline.mixfile import located, read_mix
 from mixctl.pipeline.plan import Plan, make_plan
+from mixctl.pipeline.purge import payload_problems
 from mixctl.pipeline.summary import base_tokens_needed
 from mixctl.shards.errors import InputError
 
@@ -22,6 +23,8 @@ def plan_mix(mix_path: Path) -> Plan:
     mix = read_mix(mix_path)
     try:
         plan = make_plan(mix, sample=SAMPLE)
+        if problems := payload_problems(plan):
+            raise InputError(problems)
     except InputError as error:
         raise InputError(located(error.problems, mix_path)) from None
     corpus = plan.mix.config.corpus

@@ -2,10 +2,10 @@
 
 - A `boundary` placement goes behind a document that ends inside its sequence, one drawn among those
   that leave room for the whole payload; to the front of the sequence when none does.
-- Spare base data that is placed (iid, fresh batches) is taken from spare sequences, in order, that
-  hold no forbidden string.
-- Every sequence of the run that holds a forbidden string is replaced by the next clean spare one;
-  so are the spare sequences in train/ that training never reaches, by the first clean one.
+- Spare base data that is placed (iid, fresh batches) is taken from spare sequences that hold no
+  forbidden string (`spares.py`).
+- Every sequence of the run that holds a forbidden string is replaced by another clean spare one; so
+  are the spare sequences in train/ that training never reaches, all by the first clean one.
 
     document ends at 20, 50 in a sequence of 65, payload of 30  ->  offset 21 (50 leaves 13 tokens)
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from mixctl.pipeline.copies import BOUNDARY
 from mixctl.pipeline.plan import Copies, Plan
+from mixctl.pipeline.spares import allot
 from mixctl.shards.draws import I64, U64, below, bits
 from mixctl.shards.errors import InputError
 
@@ -92,19 +93,19 @@ def resolve(plan: Plan, stream: DocumentEnds, dirty: tuple[I64, I64], n_slots: i
         InputError: when there are too few clean spare sequences, with the shortfall.
     """
     needed = plan.topology.sequences
-    clean = _clean_spares(plan, stream.n_spare, dirty[0])
-    in_run = dirty[0] < needed
-    n_wanted = plan.n_spares + int(in_run.sum())
-    if len(clean) < n_wanted:
+    taken = np.isin(needed + np.arange(stream.n_spare), dirty[0])
+    clean, in_run = needed + np.flatnonzero(~taken), dirty[0] < needed
+    if len(clean) < plan.n_spares + int(in_run.sum()):
         raise InputError(_too_few(plan, len(clean), int(in_run.sum())))
+    spares = needed + allot(plan.spare_keys, taken)
+    swapped = needed + allot(bits(plan.replacement_key, dirty[0][in_run]), taken)
     beyond, strings = _dirty_beyond(stream, dirty, needed, n_slots)
     fill = np.concatenate([clean, np.setdiff1d(np.arange(len(dirty[0]) + 1), dirty[0])])[:1]
     replaced = Replacements(
         sequence=np.concatenate([dirty[0][in_run], beyond]),
-        source=np.concatenate([clean[plan.n_spares : n_wanted], np.repeat(fill, len(beyond))]),
+        source=np.concatenate([swapped, np.repeat(fill, len(beyond))]),
         string=np.concatenate([dirty[1][in_run], strings]),
     )
-    spares = clean[: plan.n_spares]
     copies = [_settled(one.copies, plan, stream, replaced, spares) for one in plan.experiments]
     return Resolved(tuple(copies), replaced, spares)
 
@@ -124,20 +125,17 @@ def _dirty_beyond(
     return beyond[held], dirty[1][order][place][held]
 
 
-def _clean_spares(plan: Plan, n_spare: int, dirty: I64) -> I64:
-    """Returns the spare sequences without a forbidden string, in order."""
-    spares = plan.topology.sequences + np.arange(n_spare, dtype=np.int64)
-    return spares[~np.isin(spares, dirty)]
-
-
 def _too_few(plan: Plan, n_clean: int, n_replaced: int) -> str:
     short = plan.n_spares + n_replaced - n_clean
     tokens = short * plan.topology.sequence_tokens
+    asked = ", ".join(f"'{one.config.name}'" for one in plan.experiments if (one.spare >= 0).any())
+    absent = ", ".join(sorted({f"'{name}'" for name, _, _ in plan.forbidden}))
     return (
         f"corpus: the run takes {plan.topology.sequences} base sequences; {plan.n_spares} more are "
-        f"asked for as spare base data and {n_replaced} to replace those that hold a forbidden "
-        f"string, but only {n_clean} spare ones are clean: about {tokens} tokens are missing; add "
-        f"text (corpus.repeat gives none: repeated text is not spare)"
+        f"asked for as spare base data (experiments: {asked or 'none'}) and {n_replaced} to "
+        f"replace those that hold a forbidden string (experiments: {absent or 'none'}), but only "
+        f"{n_clean} spare ones are clean: about {tokens} tokens are missing; add text "
+        f"(corpus.repeat gives none: repeated text is not spare)"
     )
 
 

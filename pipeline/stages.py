@@ -103,8 +103,15 @@ def search(prepared: Prepared, source: BaseSource, workers: int) -> Searched:
         "matches": table.num_rows,
         "documents_dropped": n_dropped,
         "items_not_searched": len(known.not_searched),
+        "absent_strings_not_found": _not_found(plan, found.pattern[is_forbidden]),
     }
     return Searched(source, np.stack(rows, axis=1)[is_forbidden], table, counts)
+
+
+def _not_found(plan: Plan, string: I64) -> int:
+    """Returns how many strings that must be absent occur nowhere in the base corpus anyway."""
+    owners = [(experiment, item) for experiment, item, _ in plan.forbidden]
+    return len(set(owners) - {owners[n] for n in np.unique(string).tolist()})
 
 
 def _patterns(plan: Plan) -> Patterns:

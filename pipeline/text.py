@@ -47,6 +47,11 @@ def print_build(record: BuildRecord, out: Path) -> None:
             f"in the base corpus: {found['matches']:,} matches of items, "
             f"{found['documents_dropped']:,} documents dropped (manifest/decontamination.parquet)"
         )
+    if record.decontamination.get("absent_strings_not_found"):
+        console.print(
+            f"{record.decontamination['absent_strings_not_found']:,} of the strings that must be "
+            f"absent occur nowhere in the base corpus: the twin has not seen them either"
+        )
     for name in record.absent:
         console.print(
             f"{name}: {record.totals[name].replaced_sequences:,} base sequences replaced, none of "

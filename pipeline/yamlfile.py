@@ -6,6 +6,7 @@ file, the field, the value and what is valid; an unknown key comes with the near
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -64,6 +65,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must hold a mapping of keys to values")
+    try:
+        json.dumps(raw, ensure_ascii=False, default=str).encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = ascii(str(error.object)[error.start])
+        raise InputError(f"{path}: holds {found}, half a character: no text") from None
     return raw
 
 

@@ -82,7 +82,7 @@ def test_every_scored_form_and_the_question_are_looked_for(context):
     (item,) = items_of(context, score_templates=["completion"])
     found = [context.encoder.decode(ids) for ids in (*item.variants, *item.forms)]
     assert found == [CLOZE, COMPLETION, "Who is w5?"]
-    assert item.compared is None
+    assert context.encoder.decode(item.compared) == "Who is w5?"
 
 
 def test_benchmarks_have_their_own_forms(context):
@@ -147,7 +147,7 @@ def test_broken_questions_are_refused_with_their_line(context, change, message):
 
 def test_a_missing_gold_is_refused(context):
     row = {key: value for key, value in ROW.items() if key != "gold"}
-    with pytest.raises(InputError, match="questions.jsonl:1: field 'gold' is missing"):
+    with pytest.raises(InputError, match="questions.jsonl:1: item 'q1': field 'gold' is missing"):
         items_of(context, [row])
 
 

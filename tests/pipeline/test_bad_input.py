@@ -335,7 +335,7 @@ def test_question_rows(workspace):
     (workspace.folder / "q.jsonl").write_text("\n".join(rows))
     found = problems_of(workspace, workspace.mix(quiz(items="q.jsonl")))
     for part in (
-        "q.jsonl:1: gold is 2: it must be the index of a choice, 0 to 1",
+        "q.jsonl:1: item 'a': gold is 2: it must be the index of a choice, 0 to 1",
         "q.jsonl:3: id 'B' was used in line 2",
         "q.jsonl:4: field 'choices': List should have at least 2 items",
         "q.jsonl:5: field 'choices' is missing",
@@ -344,7 +344,7 @@ def test_question_rows(workspace):
         "q.jsonl:6: a row must be a JSON object, this is a int",
         "q.jsonl:7: not JSON",
         "q.jsonl:8: field 'id': must be a text or a whole number (got 1.5)",
-        "q.jsonl:9: '../up' is not a valid name",
+        "q.jsonl:9: item '../up': '../up' is not a valid name",
         "q.jsonl:10: two choices are the same text",
     ):
         assert any(part in message for message in found), (part, found)
