@@ -14,13 +14,14 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow bench-plan lint format clean
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
 	@echo "make demo       plant two experiments, train with and without them, score (under 10 minutes)"
 	@echo "make test       the tests, but for the slow ones"
 	@echo "make test-slow  the slow tests"
+	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff rewrite what make lint would complain about"
 	@echo "make clean      remove .venv, caches and build leftovers"
@@ -47,6 +48,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
+
+bench-plan: $(STAMP)
+	@$(BIN)/python benchmarks/plan_reference.py
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
