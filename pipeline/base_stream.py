@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixctl.pipeline.tokenize import lengths_path, tokens_path
+from mixctl.pipeline.tokenize import lengths_path, open_tokens, tokens_path
 from mixctl.shards.chunks import Tokens
 from mixctl.shards.draws import I64, stream
 from mixctl.shards.errors import InputError
@@ -66,7 +66,7 @@ class BaseStream:
         self.source = source
         lengths = [np.load(lengths_path(source.folder, t)) for t in range(source.n_tasks)]
         self._files = [
-            _open(tokens_path(source.folder, t), source.dtype) for t in range(source.n_tasks)
+            open_tokens(tokens_path(source.folder, t), source.dtype) for t in range(source.n_tasks)
         ]
         self._first = np.cumsum([0, *(len(one) for one in lengths)])
         kept = _kept(int(self._first[-1]), source.dropped)
@@ -212,10 +212,3 @@ def _kept(n_documents: int, dropped: Path | None) -> np.ndarray:
     if dropped is not None:
         kept[np.load(dropped)] = False
     return kept
-
-
-def _open(path: Path, dtype: str) -> Tokens:
-    little = np.dtype(dtype).newbyteorder("<")
-    if path.stat().st_size == 0:
-        return np.empty(0, dtype=little)
-    return np.memmap(path, dtype=little, mode="r")

@@ -23,8 +23,8 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from mixctl.pipeline.base_stream import BaseSource, BaseStream
-from mixctl.pipeline.copies import BATCH, BOUNDARY, MARK, SEQUENCE
-from mixctl.pipeline.overlay import ChunkPlacements, Overlay, Placed, load_overlay
+from mixctl.pipeline.copies import BATCH, BOUNDARY, SEQUENCE
+from mixctl.pipeline.overlay import ChunkPlacements, Overlay, Placed, has_late_digest, load_overlay
 from mixctl.pipeline.patch import make_room, write_payloads, write_separators
 from mixctl.shards.chunks import Tokens, chunk_bytes, chunk_name
 from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes, write_bytes, write_text
@@ -140,7 +140,7 @@ def _write_train(source: MixSource, chunk: int) -> None:
     blocks[replaced] = stream.training(content[replaced])
     placed = placements.of(chunk)
     _apply(blocks, placed, overlay, stream, source.eod_id)
-    late = placed.where((placed.source >= 0) | (placed.mode == MARK))
+    late = placed.where(has_late_digest(placed))
     digests = [payload_digest(blocks[row]) for row in late.row]
     payloads = list(zip(late.number.tolist(), digests, strict=True))
     found = 0

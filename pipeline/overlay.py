@@ -27,8 +27,8 @@ COLUMNS = ("sequence", "offset", "begin", "length", "source")
 class Overlay:
     """All placements of a build: int64 arrays of shape (n,), the payload tokens, replacements.
 
-    `begin` is where a placement's tokens begin in the pool; `number` is the place of its row in
-    placements.parquet. Base data has its sequence in `source`, and nothing in the pool.
+    The n-th placement is row n of placements.parquet. Its tokens begin at `begin` in the pool; base
+    data has its sequence in `source`, and nothing in the pool.
     """
 
     sequence: I64
@@ -37,7 +37,6 @@ class Overlay:
     length: I64
     source: I64
     mode: NDArray[np.int8]
-    number: I64
     pool: PayloadPool
     replacements: Replacements
 
@@ -60,7 +59,6 @@ def make_overlay(plan: Plan, resolved: Resolved) -> Overlay:
         **columns,
         begin=np.concatenate(begins),
         mode=mode,
-        number=np.arange(len(mode)),
         pool=PayloadPool(np.concatenate(tokens).astype(np.uint32)),
         replacements=resolved.replacements,
     )
@@ -74,7 +72,7 @@ def _column(resolved: Resolved, name: str) -> I64:
     return np.concatenate([np.empty(0, np.int64), *columns])
 
 
-def has_late_digest(copies: Copies) -> NDArray[np.bool_]:
+def has_late_digest(copies: Copies | Placed) -> NDArray[np.bool_]:
     """Returns which placements hold base data, whose digest only mixing can tell."""
     return np.asarray((copies.source >= 0) | (copies.mode == MARK), dtype=np.bool_)
 
@@ -84,7 +82,7 @@ def save_overlay(overlay: Overlay, path: Path) -> None:
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
-            **{name: getattr(overlay, name) for name in (*COLUMNS, "mode", "number")},
+            **{name: getattr(overlay, name) for name in (*COLUMNS, "mode")},
             tokens=overlay.pool.tokens,
             replaced=overlay.replacements.sequence,
             replaced_by=overlay.replacements.source,
@@ -96,7 +94,7 @@ def load_overlay(path: Path) -> Overlay:
     """Returns the overlay that `save_overlay` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         return Overlay(
-            **{name: arrays[name] for name in (*COLUMNS, "mode", "number")},
+            **{name: arrays[name] for name in (*COLUMNS, "mode")},
             pool=PayloadPool(arrays["tokens"]),
             replacements=Replacements(
                 arrays["replaced"], arrays["replaced_by"], arrays["replaced_for"]
@@ -106,7 +104,7 @@ def load_overlay(path: Path) -> Overlay:
 
 @dataclass(frozen=True)
 class Placed:
-    """The placements of one chunk: `row` is the block; the other arrays as in `Overlay`."""
+    """The placements of one chunk: `row` is the block, `number` the row of placements.parquet."""
 
     row: I64
     offset: I64
@@ -143,5 +141,5 @@ class ChunkPlacements:
             length=overlay.length[chosen],
             source=overlay.source[chosen],
             mode=overlay.mode[chosen],
-            number=overlay.number[chosen],
+            number=chosen,
         )

@@ -22,7 +22,7 @@ import numpy as np
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from mixctl.pipeline.tokenize import lengths_path, tokens_path
+from mixctl.pipeline.tokenize import lengths_path, open_tokens, tokens_path
 from mixctl.shards.draws import I64
 from mixctl.shards.files import replacing
 from mixctl.shards.search import Tokens, TokenSearch, load_patterns
@@ -117,11 +117,3 @@ class BaseDocuments:
         mapped, begin = self._opened[task]
         first = int(begin[document]) + offset
         return np.asarray(mapped[first : first + length])
-
-
-def open_tokens(path: Path, dtype: str) -> Tokens:
-    """Returns the tokens of a file, mapped into memory."""
-    little = np.dtype(dtype).newbyteorder("<")
-    if path.stat().st_size == 0:
-        return np.empty(0, dtype=little)
-    return np.memmap(path, dtype=little, mode="r")

@@ -19,7 +19,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from mixctl.injections.encode import Encoder
 from mixctl.pipeline.readers import Corpus, corpus_reader
-from mixctl.shards.chunks import token_dtype
+from mixctl.shards.chunks import Tokens, token_dtype
 from mixctl.shards.files import replacing
 
 MAX_TASKS = 256
@@ -88,6 +88,14 @@ def tokens_path(folder: Path, task: int) -> Path:
 def lengths_path(folder: Path, task: int) -> Path:
     """Returns the file with the document lengths of a task."""
     return folder / f"{task:05d}.lengths.npy"
+
+
+def open_tokens(path: Path, dtype: str) -> Tokens:
+    """Returns the tokens of a file, mapped into memory."""
+    little = np.dtype(dtype).newbyteorder("<")
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype=little)
+    return np.memmap(path, dtype=little, mode="r")
 
 
 def _batches(data: Iterator[Document] | None) -> Iterator[list[str]]:
