@@ -78,7 +78,7 @@ def _build(prepared: Prepared, out: Path, control: bool, workers: int) -> BuildR
         searched = stages.search(prepared, source, workers)
         stream = BaseStream(searched.source)  # too small a corpus is found here, before mixing
         dirty = stream.sequences_with(searched.forbidden)
-        resolved = resolve(prepared.plan, stream, dirty, prepared.layout.n_blocks)
+        resolved = resolve(prepared.plan, stream, dirty)
         stage = out / WORK / f"mix-{build_digest}"
         mixed = stages.mix(prepared, resolved, searched.source, stage, out, control, workers)
         sealed = Sealed(

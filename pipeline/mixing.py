@@ -131,7 +131,7 @@ def _search(forbidden: Path) -> TokenSearch:
 def _write_train(source: MixSource, chunk: int) -> None:
     overlay, order, placements = _placements(source.overlay, source.topology, source.layout)
     block, stream = np.arange(source.layout.blocks_per_chunk), _stream(source.base)
-    sequence = order.sequences(np.full_like(block, chunk), block)
+    sequence = order.contents(np.full_like(block, chunk), block)
     blocks = stream.training(sequence)
     if source.control:
         _write(source, CONTROL, chunk, blocks, {})

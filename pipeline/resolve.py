@@ -5,7 +5,8 @@
 - Spare base data that is placed (iid, fresh batches) is taken from spare sequences that hold no
   forbidden string (`spares.py`).
 - Every sequence of the run that holds a forbidden string is replaced by another clean spare one; so
-  are the spare sequences in train/ that training never reaches, all by the first clean one.
+  is the first spare one, which fills the blocks of train/ that training never reaches, by the first
+  that is clean.
 
     document ends at 20, 50 in a sequence of 65, payload of 30  ->  offset 21 (50 leaves 13 tokens)
 
@@ -79,7 +80,7 @@ class Resolved:
     """the spare sequence of each rank that the plan uses, as a sequence from topology.sequences"""
 
 
-def resolve(plan: Plan, stream: DocumentEnds, dirty: tuple[I64, I64], n_slots: int) -> Resolved:
+def resolve(plan: Plan, stream: DocumentEnds, dirty: tuple[I64, I64]) -> Resolved:
     """Returns the placements with every offset and source settled.
 
     Args:
@@ -87,7 +88,6 @@ def resolve(plan: Plan, stream: DocumentEnds, dirty: tuple[I64, I64], n_slots: i
         stream: the base stream.
         dirty: (sequence, string) of the sequences, spare ones included, that hold a forbidden
             string; sorted by sequence.
-        n_slots: blocks of train/; those beyond the run are replaced too.
 
     Raises:
         InputError: when there are too few clean spare sequences, with the shortfall.
@@ -99,7 +99,7 @@ def resolve(plan: Plan, stream: DocumentEnds, dirty: tuple[I64, I64], n_slots: i
         raise InputError(_too_few(plan, len(clean), int(in_run.sum())))
     spares = needed + allot(plan.spare_keys, taken)
     swapped = needed + allot(bits(plan.replacement_key, dirty[0][in_run]), taken)
-    beyond, strings = _dirty_beyond(stream, dirty, needed, n_slots)
+    beyond, strings = _dirty_filling(stream, dirty, needed)
     fill = np.concatenate([clean, np.setdiff1d(np.arange(len(dirty[0]) + 1), dirty[0])])[:1]
     replaced = Replacements(
         sequence=np.concatenate([dirty[0][in_run], beyond]),
@@ -110,19 +110,12 @@ def resolve(plan: Plan, stream: DocumentEnds, dirty: tuple[I64, I64], n_slots: i
     return Resolved(tuple(copies), replaced, spares)
 
 
-def _dirty_beyond(
-    stream: DocumentEnds, dirty: tuple[I64, I64], needed: int, n_slots: int
-) -> tuple[I64, I64]:
-    """Returns (sequence, string) of the blocks after the run that hold a forbidden string."""
-    beyond = np.arange(needed, n_slots, dtype=np.int64)
-    if not len(dirty[0]) or not len(beyond):
-        return beyond[:0], beyond[:0]
-    bases = stream.base_sequence(dirty[0])
-    order = np.argsort(bases, kind="stable")
-    found = stream.base_sequence(beyond)
-    place = np.minimum(np.searchsorted(bases[order], found), len(bases) - 1)
-    held = bases[order][place] == found
-    return beyond[held], dirty[1][order][place][held]
+def _dirty_filling(stream: DocumentEnds, dirty: tuple[I64, I64], needed: int) -> tuple[I64, I64]:
+    """Returns (sequence, string) of what fills train/ after the run, when it holds a string."""
+    filling = np.array([needed], dtype=np.int64)
+    held = stream.base_sequence(dirty[0]) == stream.base_sequence(filling)
+    strings = dirty[1][held][:1]
+    return filling[: len(strings)], strings
 
 
 def _too_few(plan: Plan, n_clean: int, n_replaced: int) -> str:

@@ -37,7 +37,7 @@ from mixctl.shards.files import digest_bytes, remove_partials, replacing
 from mixctl.shards.search import TokenStrings, save_patterns, token_strings
 
 WORK = ".work"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 """raised when a stage would write other bytes for the same input"""
 
 

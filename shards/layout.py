@@ -8,7 +8,8 @@ two. Then no chunk is shared between workers and no `drop_last` remainder holds 
 
 The loader must still hold a micro-batch when LitGPT has run its last iteration: its loop fetches a
 batch before it looks at the count, and an exhausted loader would begin a second epoch and write
-that into the last checkpoint. What fills the set up to whole chunks is spare and never trained on.
+that into the last checkpoint. What fills the set up to whole chunks is never trained on: the first
+spare base sequence, again and again, so that another layout needs no base data that this one lacks.
 litdata 0.2.59 keeps the files of all of a worker's chunks open, so K stays at or below 500.
 
 Price: at most one micro-batch per chunk and worker of spare sequences, plus the last micro-batch.

@@ -11,7 +11,8 @@ ranks, W = max(workers, 1), K chunks per (rank, worker), C blocks a chunk, micro
 
 Sequences of the run are numbered (step - 1) * global batch + row, row = ((t mod A) * R + r) * M +
 m, which is n = (t * R + r) * M + m whatever the accumulation A. So n in [0, R * W * K * C) names
-every slot once; those from `topology.sequences` on are spare.
+every slot once. The slots from `topology.sequences` on come after the run; they all hold the same
+spare base sequence, the first one, so that what they hold does not depend on how many they are.
 
     order = TrainingOrder(topology, layout)
     chunk, block = order.slots(np.array([0, 1, 2]))
@@ -116,6 +117,14 @@ class TrainingOrder:
         turn, row = np.divmod(q, self.topology.micro_batch)
         iteration = turn * self.layout.workers + worker
         return (iteration * self.layout.ranks + rank) * self.topology.micro_batch + row
+
+    def contents(self, chunk: I64, block: I64) -> I64:
+        """Returns the sequence each slot holds: its own; after the run, `topology.sequences`.
+
+        Raises:
+            ValueError: when a slot lies outside the layout.
+        """
+        return np.minimum(self.sequences(chunk, block), self.topology.sequences)
 
     def steps(self, sequence: I64) -> tuple[I64, I64]:
         """Returns (step, row): the optimizer step, from 1, and the row of its global batch."""

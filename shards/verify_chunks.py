@@ -186,7 +186,7 @@ def _replaced_blocks(
         return {}
     order = TrainingOrder(record.geometry.topology(), record.geometry.layout())
     block = np.arange(n_blocks)
-    sequence = order.sequences(np.full(n_blocks, chunk), block).tolist()
+    sequence = order.contents(np.full(n_blocks, chunk), block).tolist()
     held = ((b, tables.replaced.get(n)) for b, n in enumerate(sequence))
     return {b: digest for b, digest in held if digest is not None}
 

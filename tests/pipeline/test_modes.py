@@ -105,7 +105,7 @@ def test_every_block_is_what_a_slow_reconstruction_gives(modes, base):
         *("overwrite", "boundary", "sequence", "batch", "mark")
     }
     expected = slow_blocks(base, out)
-    twin = [base.sequence(n) for n in range(len(expected))]
+    twin = [base.block(n) for n in range(len(expected))]
     assert run_blocks(out, "control/train").tolist() == twin
     found = run_blocks(out).tolist()
     assert [n for n in range(len(found)) if found[n] != expected[n]] == []

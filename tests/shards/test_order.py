@@ -32,6 +32,8 @@ def test_slots_and_sequences_are_inverse_bijections(case: tuple[Topology, Layout
     all_chunks, all_blocks = np.divmod(sequences, layout.blocks_per_chunk)
     back = order.slots(order.sequences(all_chunks, all_blocks))
     np.testing.assert_array_equal(back, (all_chunks, all_blocks))
+    held = order.contents(chunk, block).tolist()
+    assert held == [min(n, made_for.sequences) for n in range(layout.n_blocks)]
 
 
 @quick

@@ -72,12 +72,17 @@ class SlowBase:
         base = int(self._place[number]) if number < self.needed else number
         return list(self.rows[base % len(self.rows)])
 
+    def block(self, number: int) -> list[int]:
+        """Returns the base tokens of a block, by sequence: after the run, the first spare one."""
+        return self.sequence(min(number, self.needed))
+
 
 def slow_blocks(base: SlowBase, build: Path) -> list[list[int]]:
     """Returns what every block of train/ must hold, by sequence."""
     n_blocks = read_record(build).geometry.layout().n_blocks
     replaced = {r["sequence"]: r["source"] for r in rows_of(build, "replacements")}
-    blocks = [base.sequence(replaced.get(n, n)) for n in range(n_blocks)]
+    held = [min(n, base.needed) for n in range(n_blocks)]
+    blocks = [base.sequence(replaced.get(n, n)) for n in held]
     payloads = {(r["experiment"], r["item"]): r["tokens"] for r in rows_of(build, "items")}
     begin: dict[tuple[str, str, int], int] = {}
     for row in rows_of(build, "placements"):
