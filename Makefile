@@ -6,6 +6,7 @@ DEMO_OUT ?= demo-out
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+PEERS := .venv-peers
 LOG := $(VENV)/install.log
 
 # litdata lists torchvision for image data. Its usual wheel is built for CUDA; beside a CPU build of torch
@@ -14,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow bench-plan lint format clean
+.PHONY: help setup demo test test-slow bench-plan peers lint format clean
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -22,6 +23,7 @@ help:
 	@echo "make test       the tests, but for the slow ones"
 	@echo "make test-slow  the slow tests"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
+	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff rewrite what make lint would complain about"
 	@echo "make clean      remove .venv, caches and build leftovers"
@@ -52,6 +54,20 @@ test-slow: $(STAMP)
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py
 
+peers: $(PEERS)/installed
+
+# The releases of transformers and datasets that fit LitGPT want older tokenizers and fsspec.
+$(PEERS)/installed: pyproject.toml constraints.txt constraints-peers.txt
+	@echo "installing into $(PEERS) (some minutes, once)"
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@grep -vE '^(fsspec|tokenizers)==' constraints.txt > $(PEERS)/constraints.txt
+	@$(PEERS)/bin/python -m pip install -q -q --no-input -c $(PEERS)/constraints.txt \
+	  -c constraints-peers.txt -e '.[dev,peers]' > $(PEERS)/install.log 2>&1 \
+	  || { cat $(PEERS)/install.log >&2; echo "the installation failed" >&2; exit 1; }
+	@$(PEERS)/bin/python -c 'import torchvision' 2> /dev/null \
+	  || $(PEERS)/bin/python -m pip uninstall -q -y torchvision
+	@touch $@
+
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -62,5 +78,5 @@ format: $(STAMP)
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
