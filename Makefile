@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow bench-plan peers lint format clean
+.PHONY: help setup demo test test-slow bench-plan peers bench-gaussian lint format clean
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
+	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff rewrite what make lint would complain about"
 	@echo "make clean      remove .venv, caches and build leftovers"
@@ -67,6 +68,9 @@ $(PEERS)/installed: pyproject.toml constraints.txt constraints-peers.txt
 	@$(PEERS)/bin/python -c 'import torchvision' 2> /dev/null \
 	  || $(PEERS)/bin/python -m pip uninstall -q -y torchvision
 	@touch $@
+
+bench-gaussian: $(STAMP)
+	@$(BIN)/python benchmarks/gaussian_speed.py
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

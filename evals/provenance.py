@@ -25,6 +25,7 @@ from mixctl.shards.files import digest_file
 from mixctl.shards.record import RECORD_NAME, BuildRecord
 
 Role = Literal["run", "twin"]
+GAUSSIAN_DATA = "mixctl.trainer_configs.gaussian.GaussianLitData"
 SPLITS: dict[Role, str] = {"run": "train", "twin": "control/train"}
 _OPTION: dict[Role, str] = {"run": "CHECKPOINT", "twin": "--baseline"}
 
@@ -115,6 +116,7 @@ def _check_hyperparameters(
     arguments = _mapping(_mapping(values.get("data")).get("init_args"))
     train = _mapping(values.get("train"))
     _check_split(path, role, arguments.get("split_names"), findings)
+    _check_noise(path, role, _mapping(values.get("data")), record, findings)
     if "data_path" in arguments:
         _check_folder(
             path, "data.init_args.data_path", str(arguments["data_path"]), build, findings
@@ -146,6 +148,15 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def _check_split(path: Path, role: Role, splits: object, findings: _Findings) -> None:
     if isinstance(splits, list | tuple) and splits:
         _check_role(path, "data.init_args.split_names", str(splits[0]), role, findings)
+
+
+def _check_noise(
+    path: Path, role: Role, data: Mapping[str, Any], record: BuildRecord, findings: _Findings
+) -> None:
+    """Refuses a run that was trained without the noise of the build's Gaussian marks."""
+    told = _mapping(_mapping(record.config.get("trainer_config")).get("data")).get("class_path")
+    if role == "run" and told == GAUSSIAN_DATA and "class_path" in data:
+        findings.expect(path, "data.class_path", data["class_path"], told)
 
 
 def _check_role(path: Path, name: str, split: str, role: Role, findings: _Findings) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import fsspec
 
+from mixctl.pipeline.copies import MARK
 from mixctl.pipeline.mixfile import Mix, located, read_mix
 from mixctl.pipeline.plan import Plan, make_plan
 from mixctl.pipeline.purge import payload_problems
 from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
-from mixctl.pipeline.trainer import litgpt_config, litgpt_problems
+from mixctl.pipeline.trainer import GAUSSIAN_DATA, litgpt_config, litgpt_problems
 from mixctl.shards.chunks import token_dtype
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import FILE_DIGEST_BYTES, digest_bytes
@@ -55,12 +56,26 @@ def prepare(mix_path: Path) -> Prepared:
     try:
         plan = make_plan(mix)
         problems += payload_problems(plan)
+        problems += _marks_without_noise(plan)
         layouts = choose_layouts(plan)
     except InputError as error:
         problems += error.problems
     if problems or corpus is None or plan is None or layouts is None:
         raise InputError(located(problems, mix_path))
     return Prepared(plan, corpus, *layouts)
+
+
+def _marks_without_noise(plan: Plan) -> list[str]:
+    """Returns the experiments whose marks the trainer would pass over without a word."""
+    if plan.mix.trainer.adds_noise:
+        return []
+    return [
+        f"{plan.mix.trainer_path}: data: class_path is LitData, which adds no noise, and "
+        f"experiment '{one.config.name}' marks {n_marks} sequences: write class_path: "
+        f"{GAUSSIAN_DATA}"
+        for one in plan.experiments
+        if (n_marks := int((one.copies.mode == MARK).sum()))
+    ]
 
 
 def choose_layouts(plan: Plan) -> tuple[Layout, Layout]:

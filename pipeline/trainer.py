@@ -21,6 +21,8 @@ from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.topology import Topology
 
 LITDATA_NAMES = ("LitData", "litgpt.data.LitData", "litgpt.data.lit_data.LitData")
+GAUSSIAN_DATA = "mixctl.trainer_configs.gaussian.GaussianLitData"
+"""LitData that also adds the noise of Gaussian marks"""
 
 
 class TrainSection(Strict):
@@ -69,7 +71,12 @@ class DataArguments(Strict):
 class DataSection(Strict):
     """LitGPT's `data:` as a class and its arguments."""
 
-    class_path: Literal["LitData", "litgpt.data.LitData", "litgpt.data.lit_data.LitData"]
+    class_path: Literal[
+        "LitData",
+        "litgpt.data.LitData",
+        "litgpt.data.lit_data.LitData",
+        "mixctl.trainer_configs.gaussian.GaussianLitData",
+    ]
     init_args: DataArguments = DataArguments()
 
 
@@ -102,6 +109,11 @@ class TrainerConfig(Strict):
     logger_name: str | None = None
     seed: int | None = None
 
+    @property
+    def adds_noise(self) -> bool:
+        """Returns whether the data module trains Gaussian marks in."""
+        return self.data.class_path == GAUSSIAN_DATA
+
     @field_validator("devices", mode="before")
     @classmethod
     def _devices_are_counted(cls, value: Any) -> Any:
@@ -117,8 +129,12 @@ class TrainerConfig(Strict):
     def _data_by_name(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = {"class_path": value}
-        if isinstance(value, dict) and value.get("class_path") not in LITDATA_NAMES:
-            raise ValueError("class_path must be LitData: LitGPT's class that reads the shards")
+        known = (*LITDATA_NAMES, GAUSSIAN_DATA)
+        if isinstance(value, dict) and value.get("class_path") not in known:
+            raise ValueError(
+                "class_path must be LitData, LitGPT's class that reads the shards, or "
+                f"{GAUSSIAN_DATA}, which adds the noise of Gaussian marks to it"
+            )
         return value
 
 
@@ -208,8 +224,9 @@ def litgpt_config(
 ) -> dict[str, Any]:
     """Returns the config that reads the folder `train` of the build, all else as it was."""
     made = copy.deepcopy(raw)
+    marks = config.adds_noise and train == "train"
     made["data"] = {
-        "class_path": "LitData",
+        "class_path": GAUSSIAN_DATA if marks else "LitData",
         "init_args": {
             "data_path": str(build),
             "split_names": [train, "val"],

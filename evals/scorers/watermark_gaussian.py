@@ -38,9 +38,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mixctl.evals.scorers.base import FloatArray, IntArray, Item, ItemScore, Metric, Pooled
+from mixctl.shards.marks import noise_of
 from mixctl.shards.meta import GaussianMeta
 
 if TYPE_CHECKING:
@@ -104,13 +104,6 @@ class GaussianScorer:
             return []
         p_value = float(stats.norm.sf(math.fsum(x) / math.sqrt(len(x))))
         return [Pooled("noise_test", math.fsum(x) / len(x), p_value, _TEST, len(x))]
-
-
-def noise_of(seed: int, row: int, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Returns the noise of a row of a mark at sigma 1, by the rule of `GaussianMeta`."""
-    key = np.array([seed, row], dtype=np.uint64)
-    generator = np.random.Generator(np.random.Philox(key=key))
-    return generator.standard_normal(shape, dtype="float32")
 
 
 def _owners(items: Sequence[Item]) -> dict[int, list[int]]:

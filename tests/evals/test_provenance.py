@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mixctl.evals.checkpoint import find_checkpoints, read_checkpoint
-from mixctl.evals.provenance import check_provenance
+from mixctl.evals.provenance import GAUSSIAN_DATA, check_provenance
 from mixctl.shards.errors import InputError
 from mixctl.shards.record import read_record
 from tests.evals import tiny
@@ -138,3 +138,17 @@ def test_a_smaller_vocabulary_is_refused(build, tmp_path):
     text = "\n".join(caught.value.problems)
     assert "padded_vocab_size is 32, the build's tokenizer has 64 tokens" in text
     assert "block_size is 16, the build has sequences of 32" in text
+
+
+def test_a_run_without_the_noise_of_its_marks_is_refused(build, tmp_path):
+    record = read_record(build)
+    marked = {"data": {"class_path": GAUSSIAN_DATA}}
+    with_marks = record.model_copy(update={"config": {**record.config, "trainer_config": marked}})
+    stock = find_checkpoints([_made(build, tmp_path)])
+    with pytest.raises(InputError, match="data.class_path is 'litgpt.data.LitData', this build"):
+        check_provenance(stock, "run", build, with_marks)
+    changes = {"hyperparameters.data.class_path": GAUSSIAN_DATA}
+    noisy = find_checkpoints([_made(build, tmp_path, "noisy", changes=changes)])
+    assert check_provenance(noisy, "run", build, with_marks) == []
+    twin = find_checkpoints([_made(build, tmp_path, "twin", split="control/train")])
+    assert check_provenance(twin, "twin", build, with_marks) == []

@@ -22,6 +22,7 @@ from litgpt.pretrain import get_lr, validate_args
 from litgpt.utils import instantiate_torch_optimizer
 
 from mixctl.pipeline.trainer import (
+    GAUSSIAN_DATA,
     litgpt_config,
     litgpt_problems,
     model_vocabulary,
@@ -65,6 +66,7 @@ REFERENCES = {
     "olmo2-546m": Reference(545_987_680, 546e6, (16, 1120, 16, 4480), OLMO_BATCH, OLMO_RATE),
     "olmo2-1b": ONE_B,
     "olmo2-1b-8-nodes": ONE_B,
+    "olmo2-1b-gaussian": ONE_B,
     "olmo2-2.7b": Reference(2_701_581_120, 2.7e9, (16, 2880, 16, 11520), OLMO_BATCH, OLMO_RATE),
 }
 SIZES = {"name", "hf_config", "n_layer", "n_head", "n_embd", "n_query_groups", "intermediate_size"}
@@ -178,7 +180,7 @@ def test_names() -> None:
     for name in REFERENCES:
         config = loaded(name)
         assert config["model_name"] == config["model_config"]["name"]
-        assert config["model_name"] == name.removesuffix("-8-nodes")
+        assert config["model_name"] == name.removesuffix("-8-nodes").removesuffix("-gaussian")
         assert config["out_dir"] == f"out/{name}"
 
 
@@ -269,3 +271,9 @@ def test_the_header_is_short(name: str) -> None:
     assert 0 < next(i for i, line in enumerate(lines) if not line.startswith("#")) <= 12
     assert max(len(line) for line in lines) <= 100
     assert "Nothing was trained with this file" in header(name)
+
+
+def test_the_gaussian_config_differs_in_its_data_module_alone() -> None:
+    plain, gaussian = loaded("olmo2-1b"), loaded("olmo2-1b-gaussian")
+    assert {key for key in plain if plain[key] != gaussian[key]} == {"data", "out_dir"}
+    assert gaussian["data"] == {**plain["data"], "class_path": GAUSSIAN_DATA}
