@@ -8,6 +8,9 @@ weights load with `weights_only=True`, YAML with the safe loader.
     out/run        -> out/run/step-00000100, out/run/step-00000200 (final too, if of another step)
     out/run/final  -> itself
 
+A Hugging Face folder stands for the LitGPT folder that it is converted to
+(`mixctl.evals.huggingface`).
+
 Price: the state is mapped, not read, so the optimizer's share of the file costs nothing.
 """
 
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from mixctl.evals.huggingface import HF_CONFIG_NAME, Converter, is_hf_checkpoint
 from mixctl.shards.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ class Checkpoint:
         step_source: what said it.
         iterations: micro-batches that each rank has trained on; None when not recorded.
         loader: the saved loader state; None when not recorded.
+        source: the Hugging Face folder that `folder` was converted from; None for LitGPT's own.
     """
 
     folder: Path
@@ -51,11 +56,22 @@ class Checkpoint:
     step_source: str
     iterations: int | None = None
     loader: Mapping[str, Any] | None = field(default=None, repr=False)
+    source: Path | None = None
+
+    @property
+    def given(self) -> Path:
+        """Returns the folder as it was given."""
+        return self.source or self.folder
 
     @property
     def name(self) -> str:
         """Returns the path as it was given."""
-        return self.folder.as_posix()
+        return self.given.as_posix()
+
+    @property
+    def config_path(self) -> Path:
+        """Returns the path of the model's config, as it was given."""
+        return self.given / (CONFIG_NAME if self.source is None else HF_CONFIG_NAME)
 
     @property
     def state_path(self) -> Path:
@@ -63,7 +79,9 @@ class Checkpoint:
         return self.folder / STATE_NAME
 
 
-def find_checkpoints(paths: Iterable[Path], step: int | None = None) -> list[Checkpoint]:
+def find_checkpoints(
+    paths: Iterable[Path], step: int | None = None, converter: Converter | None = None
+) -> list[Checkpoint]:
     """Returns the checkpoints that the paths name, by step, unknown steps last.
 
     Where one out_dir holds the same step twice (`final` and the last `step-*`), `step-*` is taken.
@@ -71,6 +89,7 @@ def find_checkpoints(paths: Iterable[Path], step: int | None = None) -> list[Che
     Args:
         paths: checkpoint folders, or out_dirs that hold `step-*` and `final`.
         step: the step of checkpoints that do not say it themselves.
+        converter: converts Hugging Face folders; None: they are refused.
 
     Raises:
         InputError: when a path is no checkpoint, or one cannot be read.
@@ -80,12 +99,13 @@ def find_checkpoints(paths: Iterable[Path], step: int | None = None) -> list[Che
     for path in paths:
         try:
             folders = [path] if _is_checkpoint(path) else _below(path)
-            found += _without_repeats([read_checkpoint(folder, step) for folder in folders])
+            read = [read_checkpoint(folder, step, converter) for folder in folders]
+            found += _without_repeats(read)
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    unique = {checkpoint.folder.resolve(): checkpoint for checkpoint in found}
+    unique = {checkpoint.given.resolve(): checkpoint for checkpoint in found}
     return sorted(unique.values(), key=_order)
 
 
@@ -94,6 +114,10 @@ def _order(checkpoint: Checkpoint) -> tuple[bool, int, str]:
 
 
 def _is_checkpoint(path: Path) -> bool:
+    return _is_litgpt(path) or is_hf_checkpoint(path)
+
+
+def _is_litgpt(path: Path) -> bool:
     return (path / STATE_NAME).exists() or (path / CONFIG_NAME).exists()
 
 
@@ -105,8 +129,8 @@ def _below(path: Path) -> list[Path]:
     folders = [p for p in named if p.is_dir() and _is_checkpoint(p)]
     if not folders:
         raise InputError(
-            f"{path}: holds no checkpoint (neither {STATE_NAME} and {CONFIG_NAME}, "
-            "nor step-* or final)"
+            f"{path}: holds no checkpoint (neither {STATE_NAME} and {CONFIG_NAME}, nor "
+            f"{HF_CONFIG_NAME} and weights, nor step-* or final)"
         )
     return folders
 
@@ -114,19 +138,24 @@ def _below(path: Path) -> list[Path]:
 def _without_repeats(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     chosen: dict[object, Checkpoint] = {}
     for checkpoint in checkpoints:
-        key = checkpoint.folder if checkpoint.step is None else checkpoint.step
+        key = checkpoint.given if checkpoint.step is None else checkpoint.step
         kept = chosen.get(key)
-        if kept is None or not _STEP_FOLDER.match(kept.folder.name):
+        if kept is None or not _STEP_FOLDER.match(kept.given.name):
             chosen[key] = checkpoint
     return list(chosen.values())
 
 
-def read_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
+def read_checkpoint(
+    folder: Path, step: int | None = None, converter: Converter | None = None
+) -> Checkpoint:
     """Returns the checkpoint of one folder with its step and its loader state.
 
     Raises:
-        InputError: when a file is missing, truncated or corrupt.
+        InputError: when a file is missing, truncated or corrupt, or of a Hugging Face folder where
+            there is nothing to convert it, or LitGPT cannot compute it.
     """
+    if not _is_litgpt(folder) and is_hf_checkpoint(folder):
+        return _from_hugging_face(folder, step, converter)
     missing = [name for name in (STATE_NAME, CONFIG_NAME) if not (folder / name).is_file()]
     if missing:
         raise InputError([f"{folder / name}: missing (an interrupted save?)" for name in missing])
@@ -140,6 +169,13 @@ def read_checkpoint(folder: Path, step: int | None = None) -> Checkpoint:
         iterations=iterations if isinstance(iterations, int) else None,
         loader=loader if isinstance(loader, dict) else None,
     )
+
+
+def _from_hugging_face(folder: Path, step: int | None, converter: Converter | None) -> Checkpoint:
+    if converter is None:
+        raise InputError(f"{folder}: a Hugging Face checkpoint, a LitGPT one is needed here")
+    number, how = _step(folder, {}, step)
+    return Checkpoint(converter.convert(folder), number, how, source=folder)
 
 
 def _step(folder: Path, state: Mapping[str, Any], given: int | None) -> tuple[int | None, str]:
@@ -217,18 +253,27 @@ def check_weights(checkpoints: Iterable[Checkpoint]) -> None:
     """Reads all bytes of the checkpoints and fits the weights to their models.
 
     Raises:
-        InputError: when bytes were changed since the file was saved, or weights do not fit; all of
-            the checkpoints at once.
+        InputError: when bytes were changed since the file was saved, or weights do not fit or are
+            not finite; all of the checkpoints at once.
     """
     problems: list[str] = []
     for checkpoint in checkpoints:
         try:
             _check_bytes(checkpoint.state_path)
-            load_model(checkpoint)
+            _check_finite(checkpoint, load_model(checkpoint))
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
+
+
+def _check_finite(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
+    wrong = [name for name, of in model.state_dict().items() if not bool(of.isfinite().all())]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InputError(
+            f"{checkpoint.name}: weight {wrong[0]}{more} is not finite (training diverged?)"
+        )
 
 
 def _check_bytes(path: Path) -> None:

@@ -9,7 +9,8 @@ refused, all of them at once.
     final:  one more micro-batch may have been fetched (LitGPT fetches before it looks at the count)
 
 A build that was moved is recognised when the folder of the record is gone, or holds the same
-mix.json; that is said. A checkpoint without records is accepted, and that is said too.
+mix.json; that is said. A checkpoint without records is accepted, and that is said too. Where the
+checkpoint's folder holds a tokenizer.json, its tokens must be the build's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixctl.evals.checkpoint import STATE_NAME, Checkpoint, model_config, read_yaml
+from mixctl.evals.tokenizer import other_tokens
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
 from mixctl.shards.record import RECORD_NAME, BuildRecord
@@ -60,6 +62,8 @@ def check_provenance(
     for checkpoint in checkpoints:
         _check_model(checkpoint, record, findings)
         _check_step(checkpoint, record, findings)
+        difference = other_tokens(checkpoint.given, build)
+        findings.problems += [difference] if difference else []
         hyperparameters = checkpoint.folder / "hyperparameters.yaml"
         if hyperparameters.is_file():
             _check_hyperparameters(hyperparameters, role, build, record, findings)
@@ -73,7 +77,7 @@ def check_provenance(
 
 def _check_model(checkpoint: Checkpoint, record: BuildRecord, findings: _Findings) -> None:
     config = model_config(checkpoint.folder)
-    path = checkpoint.folder / "model_config.yaml"
+    path = checkpoint.config_path
     if config.padded_vocab_size < record.tokenizer.vocab_size:
         findings.problems.append(
             f"{path}: padded_vocab_size is {config.padded_vocab_size}, the build's tokenizer has "

@@ -3,6 +3,7 @@
     results.parquet   a row an estimate (mixctl.evals.rows)
     results.json      the build, the checkpoints, errors, notes, the schedule of every arm
     samples/*.parquet a row an item and checkpoint
+    converted/        Hugging Face checkpoints as LitGPT folders; may be deleted
     report.html       written by `mixctl report`
 
 results.json is written last: a folder without it holds an eval that was interrupted, and running it
@@ -31,7 +32,7 @@ RESULTS_FORMAT = 1
 TABLE_NAME = "results.parquet"
 SUMMARY_NAME = "results.json"
 REPORT_NAME = "report.html"
-OWN_FILES = {TABLE_NAME, SUMMARY_NAME, REPORT_NAME, "samples"}
+OWN_FILES = {TABLE_NAME, SUMMARY_NAME, REPORT_NAME, "samples", "converted"}
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from pathlib import Path
 from mixctl.evals import estimation, results, samples
 from mixctl.evals.checkpoint import Checkpoint, check_weights, find_checkpoints
 from mixctl.evals.experiments import Experiment, read_experiments
+from mixctl.evals.huggingface import FOLDER_NAME, Converter
 from mixctl.evals.primary import with_q_values
 from mixctl.evals.provenance import Role, check_provenance
 from mixctl.evals.rows import Row
 from mixctl.evals.scored import Scored
 from mixctl.evals.scoring import Meter, Progress, score_checkpoint
+from mixctl.evals.shard_sample import check_shards
 from mixctl.evals.work import Work, check_lengths, gather, reason
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
@@ -61,6 +63,7 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     record = read_record(settings.build)
     check_manifest(settings.build, record)
     experiments = read_experiments(settings.build, record)
+    shard_notes = check_shards(settings.build, record)
     check_out(settings.out)
     runs, twins, notes = _checkpoints(settings, record)
     prefix = _prefix(record)
@@ -71,7 +74,7 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     found = results.Results(
         rows=rows,
         errors=dict(sorted(work.failures.items())),
-        notes=notes + _pairing_notes(runs, twins),
+        notes=shard_notes + notes + _pairing_notes(runs, twins),
         summary=results.summary(settings.build, record, experiments, runs, twins),
     )
     results.write_results(settings.out, found, [path for path, _ in scored])
@@ -125,15 +128,17 @@ def _checkpoints(
     notes: list[str] = []
     found: dict[Role, list[Checkpoint]] = {"run": [], "twin": []}
     paths: dict[Role, tuple[Path, ...]] = {"run": settings.checkpoints, "twin": settings.baselines}
+    converter = Converter(settings.out / FOLDER_NAME)
     for role in found:
         try:
-            found[role] = find_checkpoints(paths[role], settings.step)
+            found[role] = find_checkpoints(paths[role], settings.step, converter)
             notes += check_provenance(found[role], role, settings.build, record)
             check_weights(found[role])
         except InputError as error:
             problems += error.problems
     problems += _repeated_steps(found["run"])
     if problems:
+        converter.discard()
         raise InputError(problems)
     return found["run"], found["twin"], notes
 
@@ -181,11 +186,12 @@ def _score_all(
     meter = Meter(work, len(todo), progress)
     scored = []
     for model, checkpoint in todo:
-        key = samples.samples_key(checkpoint, items_digest + placed, prefix, work.scorers, device)
+        key = samples.samples_key(checkpoint, items_digest + placed, prefix, device)
         path = samples.samples_path(settings.out, model, checkpoint, key)
         kept = samples.read_samples(path, model, checkpoint)
-        if kept is None or kept.failures:
-            score_checkpoint(work, model, checkpoint, path, prefix, device, meter)
+        missing = samples.missing(kept, work.scorers)
+        if missing:
+            score_checkpoint(work, model, checkpoint, path, prefix, device, meter, missing, kept)
             kept = samples.read_samples(path, model, checkpoint)
         if kept is None:
             raise RuntimeError(f"{path}: scores that were just written cannot be read")

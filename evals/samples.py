@@ -2,10 +2,11 @@
 
     samples/run-00000900-3f0c....parquet
 
-The digest covers the checkpoint's weights and config, the manifest's items and the scorers'
-versions, so an interrupted eval continues and a changed input is scored again. Scores always reach
-the statistics through these files, so a continued eval gives the same results as an uninterrupted
-one.
+The digest covers the checkpoint's weights and config and the manifest's items, so an interrupted
+eval continues and a changed input is scored again. The file says which scorer, of which version,
+each experiment was scored by: only experiments that failed, or that another scorer scores now, are
+scored once more. Scores always reach the statistics through these files, so a continued eval gives
+the same results as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,27 +27,37 @@ from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import Described, ItemScore, expanded
 from mixctl.shards.files import digest_bytes, digest_file, replacing
 
-SAMPLES_FORMAT = 2
+SAMPLES_FORMAT = 3
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The scores of one checkpoint."""
+    """The scores of one checkpoint.
+
+    Attributes:
+        model: "run" or "twin".
+        checkpoint: the model.
+        table: a row an item.
+        failures: experiment -> why it could not be scored.
+        scorers: experiment -> [kind, version] of the scorer, for those that were scored.
+        estimators: experiment -> metric -> how its values were had.
+    """
 
     model: str
     checkpoint: Checkpoint
     table: pa.Table
     failures: Mapping[str, str]
+    scorers: Mapping[str, Sequence[object]]
+    estimators: Mapping[str, Mapping[str, str]]
 
 
 def samples_key(
     checkpoint: Checkpoint,
     items_digest: str,
     prefix: Sequence[int],
-    scorers: Mapping[str, Described],
     device: str,
 ) -> str:
-    """Returns the digest of everything that the scores of a checkpoint depend on."""
+    """Returns the digest of what all scores of a checkpoint depend on."""
     parts = {
         "format": SAMPLES_FORMAT,
         "weights": digest_file(checkpoint.state_path),
@@ -55,7 +66,6 @@ def samples_key(
         "step": checkpoint.step,
         "items": items_digest,
         "prefix": list(prefix),
-        "scorers": {name: [s.kind, s.version] for name, s in sorted(scorers.items())},
         "device": device,
     }
     return digest_bytes(json.dumps(parts, sort_keys=True).encode())
@@ -67,21 +77,60 @@ def samples_path(out: Path, model: str, checkpoint: Checkpoint, key: str) -> Pat
     return out / "samples" / f"{model}-{step}-{key}.parquet"
 
 
+def missing(kept: Samples | None, scorers: Mapping[str, Described]) -> list[str]:
+    """Returns the experiments that must be scored: no scores of just this scorer are kept."""
+    have = {} if kept is None else kept.scorers
+    return [name for name, of in sorted(scorers.items()) if have.get(name) != _identity(of)]
+
+
+def _identity(scorer: Described) -> list[object]:
+    return [scorer.kind, scorer.version]
+
+
 def samples_table(
     model: str,
     checkpoint: Checkpoint,
     experiments: Sequence[Experiment],
     scores: Mapping[str, Sequence[ItemScore]],
     failures: Mapping[str, str],
+    scorers: Mapping[str, Described],
+    kept: Samples | None = None,
 ) -> pa.Table:
-    """Returns a row an item of the experiments that were scored."""
-    scored = [experiment for experiment in experiments if experiment.name in scores]
-    names = sorted({metric for e in scored for score in scores[e.name] for metric in score.values})
-    tables = [_experiment_table(model, checkpoint, e, scores[e.name], names) for e in scored]
-    estimators = {e.name: _estimators(scores[e.name]) for e in scored}
-    said = json.dumps({"failures": dict(failures), "estimators": estimators}, sort_keys=True)
-    schema = _schema(names).with_metadata({b"mixctl": said.encode()})
-    return pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
+    """Returns a row an item of the experiments that were scored, now or before (`kept`)."""
+    new = [experiment for experiment in experiments if experiment.name in scores]
+    old = [] if kept is None else [n for n in kept.scorers if n not in {*scores, *failures}]
+    metrics = {metric for e in new for score in scores[e.name] for metric in score.values}
+    estimators = {e.name: _estimators(scores[e.name]) for e in new}
+    by = {e.name: _identity(scorers[e.name]) for e in new}
+    tables = {}
+    if kept is not None:
+        metrics |= _metrics_of(kept.table)
+        estimators |= {name: dict(kept.estimators.get(name, {})) for name in old}
+        by |= {name: list(kept.scorers[name]) for name in old}
+        tables = {name: _of(kept.table, name) for name in old}
+    schema = _schema(sorted(metrics))
+    for e in new:
+        tables[e.name] = _experiment_table(model, checkpoint, e, scores[e.name], sorted(metrics))
+    said = {"failures": dict(failures), "estimators": estimators, "scorers": by}
+    schema = schema.with_metadata({b"mixctl": json.dumps(said, sort_keys=True).encode()})
+    rows = [_widened(table, schema) for _, table in sorted(tables.items())]
+    return pa.concat_tables(rows).cast(schema) if rows else schema.empty_table()
+
+
+def _of(table: pa.Table, experiment: str) -> pa.Table:
+    return table.filter(pc.equal(table["experiment"], experiment))
+
+
+def _metrics_of(table: pa.Table) -> set[str]:
+    return set(table.column_names) - set(_schema([]).names)
+
+
+def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Returns the table with all columns of the schema, those that it lacks null."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names)
 
 
 def _schema(metrics: Sequence[str]) -> pa.Schema:
@@ -141,17 +190,17 @@ def read_samples(path: Path, model: str, checkpoint: Checkpoint) -> Samples | No
     try:
         table = pq.read_table(path)
         said = json.loads(table.schema.metadata[b"mixctl"])
-        return Samples(model, checkpoint, table, said["failures"])
+        parts = (said["failures"], said["scorers"], said["estimators"])
+        return Samples(model, checkpoint, table, *parts)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
 
 
 def scored(samples: Samples, experiment: Experiment, scorer: Described) -> Scored:
     """Returns one experiment's values out of the scores of a checkpoint."""
-    rows = samples.table.filter(pc.equal(samples.table["experiment"], experiment.name))
+    rows = _of(samples.table, experiment.name)
     if rows["item"].to_pylist() != [item.name for item in experiment.items]:
         raise ValueError(f"stored scores do not match the items of {experiment.name}")
-    said = json.loads(samples.table.schema.metadata[b"mixctl"])
     filled = [name for name in rows.column_names if rows[name].null_count < len(rows)]
     empty = np.full(len(experiment.items), np.nan)
     values = {
@@ -165,5 +214,5 @@ def scored(samples: Samples, experiment: Experiment, scorer: Described) -> Score
         checkpoint=samples.checkpoint.name,
         step=samples.checkpoint.step,
         values=values,
-        estimators=said["estimators"].get(experiment.name, {}),
+        estimators=samples.estimators.get(experiment.name, {}),
     )

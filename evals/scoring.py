@@ -1,12 +1,14 @@
 """One checkpoint, all experiments: the model is loaded once, scores go to samples/.
 
 All requests are scored in one pass and all prompts continued in another; scorers that need the
-model itself come last. A scorer that raises is an error of its experiment, never a zero.
+model itself come last. A scorer that raises is an error of its experiment, never a zero. Where a
+pass itself fails (numbers that are not finite, memory that runs out) each experiment goes through
+it alone, so that only those fail that cannot be computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -67,8 +69,10 @@ def score_checkpoint(
     prefix: Sequence[int],
     device: str,
     meter: Meter,
+    names: Sequence[str],
+    kept: samples.Samples | None = None,
 ) -> None:
-    """Loads the model once, scores everything that is asked, writes samples to `path`.
+    """Loads the model once, scores the experiments that are named, writes samples to `path`.
 
     Args:
         work: what is asked.
@@ -79,24 +83,59 @@ def score_checkpoint(
             generated.
         device: where the model runs.
         meter: counts tokens.
+        names: the experiments to score.
+        kept: scores of the other experiments, from an earlier eval.
     """
     meter.label = f"{role} step {'?' if checkpoint.step is None else checkpoint.step}"
     model = load_model(checkpoint, device)
-    asked = [work.asked[name] for name in sorted(work.asked)]
-    requests = [r for one in asked for of_item in one.requests for r in of_item]
-    prompts = [p for one in asked for of_item in one.prompts for p in of_item]
-    logprobs = iter(token_logprobs(model, requests, progress=meter.add))
-    outputs = iter(generate(model, prompts, prefix[-1], progress=meter.add) if prompts else [])
-    scores: dict[str, list[ItemScore]] = {}
+    asked = [work.asked[name] for name in sorted(names)]
     failures: dict[str, str] = {}
+    logprobs = _passed(
+        {one.experiment.name: one.requests for one in asked},
+        lambda requests: token_logprobs(model, requests, progress=meter.add),
+        failures,
+    )
+    outputs = _passed(
+        {one.experiment.name: one.prompts for one in asked},
+        lambda prompts: generate(model, prompts, prefix[-1], progress=meter.add),
+        failures,
+    )
+    scores: dict[str, list[ItemScore]] = {}
     for one in asked:
-        given = (_grouped(one.requests, logprobs), _grouped(one.prompts, outputs))
+        name = one.experiment.name
+        if name in failures:
+            continue
         try:
-            scores[one.experiment.name] = _item_scores(one, model, prefix, *given)
+            scores[name] = _item_scores(one, model, prefix, logprobs[name], outputs[name])
         except Exception as error:  # a scorer's own failure: listed, the others go on
-            failures[one.experiment.name] = reason(error)
-    table = samples.samples_table(role, checkpoint, work.experiments, scores, failures)
+            failures[name] = reason(error)
+    table = samples.samples_table(
+        role, checkpoint, work.experiments, scores, failures, work.scorers, kept
+    )
     samples.write_samples(table, path)
+
+
+def _passed(
+    asked: Mapping[str, Sequence[Sequence[_Part]]],
+    compute: Callable[[list[_Part]], list[_Found]],
+    failures: dict[str, str],
+) -> dict[str, list[list[_Found]]]:
+    """Returns what was found for each experiment by item, in one pass over all of them.
+
+    An experiment that cannot be computed is added to the failures and left out.
+    """
+    flat = {name: [part for of_item in items for part in of_item] for name, items in asked.items()}
+    try:
+        everything = iter(compute([part for parts in flat.values() for part in parts]))
+        return {name: _grouped(items, everything) for name, items in asked.items()}
+    except Exception:  # of one experiment or more: find out which
+        found = {}
+        for name, items in asked.items():
+            try:
+                found[name] = _grouped(items, iter(compute(flat[name])))
+            except Exception as error:
+                failures[name] = reason(error)
+        return found
 
 
 def _grouped(asked: Sequence[Sequence[_Part]], found: Iterator[_Found]) -> list[list[_Found]]:

@@ -130,3 +130,11 @@ def test_weights_of_another_model(folder):
     torch.save(state, folder / "lit_model.pth")
     with pytest.raises(InputError, match=r"not those of model_config\.yaml.*lm_head\.weight"):
         checkpoint.check_weights(checkpoint.find_checkpoints([folder]))
+
+
+def test_weights_that_are_no_numbers_are_named(folder):
+    state = torch.load(folder / "lit_model.pth", weights_only=True)
+    state["model"]["lm_head.weight"][3, 1] = float("nan")
+    torch.save(state, folder / "lit_model.pth")
+    with pytest.raises(InputError, match=r"step-00000007: weight lm_head\.weight is not finite"):
+        checkpoint.check_weights(checkpoint.find_checkpoints([folder]))

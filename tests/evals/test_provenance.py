@@ -152,3 +152,32 @@ def test_a_run_without_the_noise_of_its_marks_is_refused(build, tmp_path):
     assert check_provenance(noisy, "run", build, with_marks) == []
     twin = find_checkpoints([_made(build, tmp_path, "twin", split="control/train")])
     assert check_provenance(twin, "twin", build, with_marks) == []
+
+
+def _tokenizer(path, words, extra=()):
+    from tokenizers import AddedToken, Tokenizer, models
+
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, words[0]))
+    tokenizer.add_tokens([AddedToken(word) for word in extra])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path), pretty=True)
+
+
+def test_the_tokenizer_beside_the_weights_must_mean_the_same_tokens(build, tmp_path):
+    made = _made(build, tmp_path)
+    words = ["<eod>", "one", "two", "three"]
+    _tokenizer(made / "tokenizer.json", words)
+    assert _check(build, made) == []  # the build has none to compare with
+    _tokenizer(build / "tokenizer/tokenizer.json", words)
+    assert _check(build, made) == []
+    _tokenizer(made / "tokenizer.json", words, ["<pad>"])
+    assert _check(build, made) == []
+    _tokenizer(made / "tokenizer.json", ["<eod>", "two", "one", "three"])
+    with pytest.raises(InputError, match=r"token 1 is 'two', in the build's tokenizer it is 'one'"):
+        _check(build, made)
+    _tokenizer(made / "tokenizer.json", words[:2])
+    with pytest.raises(InputError, match=r"token 2 is None.*\(2 of 4 tokens differ\)"):
+        _check(build, made)
+    (made / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match=r"tokenizer\.json: cannot be read"):
+        _check(build, made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -159,6 +160,77 @@ def test_a_failing_scorer_is_an_error_of_its_experiment(study, tmp_path, monkeyp
     assert len(facts) == 1 and facts[0]["estimate"] is None and "not scored" in facts[0]["note"]
     assert any(row["experiment"] == "leak" and row["primary"] for row in rows)
     assert "one over nothing" in (tmp_path / "r/report.html").read_text()
+
+
+def test_a_failed_experiment_alone_is_scored_again(evaluated, tmp_path, monkeypatch):
+    _, out, settings = evaluated
+    again = tmp_path / "again"
+    mine = run.Settings(settings.build, settings.checkpoints, again, settings.baselines)
+    score = DocumentsScorer.score_generated
+    monkeypatch.setattr(DocumentsScorer, "score_generated", None)
+    assert list(run.evaluate(mine).errors) == ["facts"]
+    monkeypatch.setattr(DocumentsScorer, "score_generated", score)
+    asked = []
+    real = scoring.token_logprobs
+
+    def watched(model, requests, **options):
+        asked.extend(request.label for request in requests)
+        return real(model, requests, **options)
+
+    monkeypatch.setattr(scoring, "token_logprobs", watched)
+    assert run.evaluate(mine).errors == {}
+    assert asked and all("facts" in label for label in asked)
+    assert (again / "results.parquet").read_bytes() == (out / "results.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("part", ["token_logprobs", "generate"])
+def test_a_pass_that_fails_takes_only_those_out_that_cannot_be_computed(
+    study, tmp_path, monkeypatch, part
+):
+    real = getattr(scoring, part)
+
+    def short_of_memory(model, asked, *more, **options):
+        if any("facts" in one.label for one in asked):
+            raise RuntimeError("CUDA out of memory")
+        return real(model, asked, *more, **options)
+
+    monkeypatch.setattr(scoring, part, short_of_memory)
+    build = study.build
+    if part == "generate":
+        build = _with_long_documents(tmp_path / "build")
+    settings = run.Settings(build, (study.run / "step-00000010",), tmp_path / "out")
+    if part == "generate":
+        made = tiny.make_checkpoint(tmp_path / "c", tiny.tiny_model(), build, 10)
+        settings = run.Settings(build, (made,), tmp_path / "out")
+    found = run.evaluate(settings)
+    assert found.errors == {"facts": "RuntimeError: CUDA out of memory"}
+    assert {row.experiment for row in found.primary if row.estimate is not None} >= {"leak"}
+
+
+def _with_long_documents(folder):
+    """Returns a build with facts that are asked and questions that are not."""
+    facts = tiny.documents({"holdout": (2, 0), "x1": (2, 1)})
+    probe = {"id": "p", "type": "semantic", "input_tokens": [3, 4], "target_tokens": [5]}
+    for item in facts:
+        item.meta = json.dumps({"probes": [probe]})
+    leak = tiny.questions({"holdout": (4, 0), "x1": (4, 1)})
+    return tiny.make_build(folder, {"facts": ("knowledge", facts), "leak": ("contamination", leak)})
+
+
+def test_a_hugging_face_checkpoint_is_scored_like_any_other(study, tmp_path):
+    models = Path(__file__).parent / "hugging_face"
+    out = tmp_path / "out"
+    settings = run.Settings(study.build, (models / "llama",), out, step=10)
+    found = run.evaluate(settings)
+    assert found.errors == {} and found.summary["checkpoints"][0]["folder"].endswith("face/llama")
+    assert all(row.checkpoint.endswith("hugging_face/llama") for row in found.rows)
+    assert len(list((out / "converted").iterdir())) == 1
+    with pytest.raises(InputError, match="step 10 is also that of"):
+        run.evaluate(run.Settings(study.build, (models / "llama", models / "qwen2"), out, step=10))
+    assert len(list((out / "converted").iterdir())) == 1
+    with pytest.raises(InputError, match="step is 11"):
+        run.evaluate(run.Settings(study.build, (models / "qwen2",), tmp_path / "none", step=11))
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_unknown_kind_and_a_too_long_item_spare_the_others(study, tmp_path):

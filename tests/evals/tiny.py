@@ -140,7 +140,7 @@ def into_shards(build: Path, experiment: str) -> Path:
     """Returns the chunk file that now holds the placed items of the experiment, as base data.
 
     Their tokens, whole sequences, go from items.parquet to train/, a block and a part a sequence;
-    every copy points to the same blocks.
+    every copy points to the same blocks. Other placed items get a block each.
     """
     items = manifest.read_items(build).to_pylist()
     placed = manifest.read_placements(build).to_pylist()
@@ -163,6 +163,14 @@ def into_shards(build: Path, experiment: str) -> Path:
                 placed.append({**row, **at, "part": part, "digest": digest, "mode": "sequence"})
         blocks += sequences
         item["tokens"] = None
+    own = {(item["experiment"], item["item"]): item["tokens"] for item in items}
+    for row in placed:
+        if row["experiment"] != experiment:
+            tokens = own[row["experiment"], row["item"]][:32]
+            row |= {"chunk": chunk_name(0), "block": len(blocks), "offset": 1}
+            row["length"] = len(tokens)
+            row["digest"] = manifest.payload_digest(np.array(tokens))
+            blocks.append([0, *tokens, *[0] * 32][:33])
     key = itemgetter("experiment", "item", "copy", "part")
     for name, schema, rows in (
         ("items", manifest.ITEMS, items),
