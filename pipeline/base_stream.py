@@ -1,29 +1,42 @@
 """The base stream: the base corpus as one line of tokens, cut into sequences.
 
-Documents are put into a seeded order and laid end to end, the end-of-document token after each. The
-first documents give the validation sequences; training sequences begin at the next document, so no
-document is in both. Training sequences are put into a seeded order again: the run's sequence n
-holds base sequence permute(n) for n below the number needed; spares come after them.
+Documents are put into a seeded order (`base_order.py`) and laid end to end, the end-of-document
+token after each. The first documents give the validation sequences; training sequences begin at the
+next document, so no document is in both. Training sequences are put into a seeded order again,
+inside each window of the document order: the run's sequence n holds base sequence permute(n) for n
+below the number needed; spares come after them.
 
     documents A B C D, order C A D B, 1 validation sequence
     C C C A | A A (cut)  D D B B B B ...
     val      dropped     training sequences
 
-Price: two int64 a document; a gather copies each document's part of a sequence, whatever its order.
+Price: the tables of the order are mapped, not loaded; a gather copies each document's part of a
+sequence out of the page cache, where the window was read in long stretches.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from mixctl.pipeline.tokenize import lengths_path, open_tokens, tokens_path
+from mixctl.pipeline.base_order import (
+    STRIP_TOKENS,
+    WINDOW_STRIPS,
+    map_array,
+    open_order,
+    write_order,
+)
+from mixctl.pipeline.token_files import TokenFiles
+from mixctl.pipeline.tokenize import lengths_path
 from mixctl.shards.chunks import Tokens
 from mixctl.shards.draws import I64, stream
 from mixctl.shards.errors import InputError
-from mixctl.shards.permutation import permute, unpermute
+from mixctl.shards.files import digest_bytes
+from mixctl.shards.permutation import permute_windows
+from mixctl.shards.search import expand
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,8 @@ class BaseSource:
         repeat: whether a base corpus that is too small is gone through again.
         dropped: a file with the numbers of the documents that are left out (int64, sorted), counted
             over all token files; None leaves none out.
+        strip_tokens: of the order of the documents, tokens of a strip.
+        window_strips: of the order of the documents, strips of a window.
     """
 
     folder: Path
@@ -52,36 +67,70 @@ class BaseSource:
     n_needed: int
     repeat: bool
     dropped: Path | None = None
+    strip_tokens: int = STRIP_TOKENS
+    window_strips: int = WINDOW_STRIPS
+
+    @property
+    def order_folder(self) -> Path:
+        """Returns where the order of the documents is: named by all that it depends on."""
+        dropped = None if self.dropped is None else self.dropped.name
+        parts = (self.seed, dropped, self.strip_tokens, self.window_strips)
+        return self.folder / f"order-{digest_bytes(repr(parts).encode())}"
+
+
+def lay(source: BaseSource) -> BaseStream:
+    """Returns the base stream, after putting its documents into order where that is not done yet.
+
+    Raises:
+        InputError: when the corpus is too small, with the shortfall.
+    """
+    write_order(
+        [lengths_path(source.folder, task) for task in range(source.n_tasks)],
+        source.dropped,
+        source.seed,
+        source.order_folder,
+        source.strip_tokens,
+        source.window_strips,
+    )
+    return BaseStream(source)
 
 
 class BaseStream:
     """The base sequences of a run, by number. Opened once per process."""
 
     def __init__(self, source: BaseSource) -> None:
-        """Opens the token files.
+        """Opens the token files and the order of the documents that `lay` wrote.
 
         Raises:
             InputError: when the corpus is too small, with the shortfall.
         """
         self.source = source
-        lengths = [np.load(lengths_path(source.folder, t)) for t in range(source.n_tasks)]
-        self._files = [
-            open_tokens(tokens_path(source.folder, t), source.dtype) for t in range(source.n_tasks)
-        ]
-        self._first = np.cumsum([0, *(len(one) for one in lengths)])
-        kept = _kept(int(self._first[-1]), source.dropped)
-        self._number = np.cumsum(kept) - 1
-        self._number[~kept] = -1
-        self._file = np.repeat(np.arange(source.n_tasks), np.diff(self._first))[kept]
-        self._begin = np.concatenate([np.cumsum(one) - one for one in lengths])[kept]
-        all_lengths = np.concatenate(lengths)[kept]
-        self.n_documents, self.n_tokens = len(all_lengths), int(all_lengths.sum())
-        numbers = np.arange(self.n_documents)
-        self._order = permute(numbers, self.n_documents, stream(source.seed, "documents"))
-        self._ends = np.cumsum(all_lengths[self._order])
+        self._order = open_order(source.order_folder)
+        self._ends = self._order.ends
+        self.n_documents = len(self._ends)
+        self.n_tokens = int(self._ends[-1]) if self.n_documents else 0
         self._train_begin = self._end_of_validation()
         self.n_sequences = (self.n_tokens - self._train_begin) // source.sequence_tokens
         self._check_size()
+        self._files = TokenFiles(source.folder, source.n_tasks, source.dtype)
+        self._key = stream(source.seed, "sequences")
+
+    @cached_property
+    def _first_document(self) -> I64:
+        """Returns the number of the first document of each token file: int64."""
+        folder, n_tasks = self.source.folder, self.source.n_tasks
+        counts = [len(map_array(lengths_path(folder, task))) for task in range(n_tasks)]
+        return np.cumsum([0, *counts])
+
+    @cached_property
+    def _windows(self) -> I64:
+        """Returns the bounds of the windows of the run's sequences, by their first tokens."""
+        behind = self._order.window_ends[:-1] - self._train_begin
+        first = np.clip(-(-behind // self.source.sequence_tokens), 0, self.n_sequences)
+        needed = self.source.n_needed
+        turns = np.arange(-(-needed // self.n_sequences)) * self.n_sequences
+        bounds = (np.append(0, first) + turns[:, None]).ravel()
+        return np.unique(np.append(bounds[bounds < needed], needed))
 
     def _end_of_validation(self) -> int:
         """Returns where training begins on the line: the end of the last document held out."""
@@ -114,12 +163,21 @@ class BaseStream:
         """Returns the base tokens of sequences of the run: shape (n, sequence_tokens)."""
         return self._gather(self._train_begin, self.base_sequence(sequence))
 
+    def read_ahead(self, sequence: I64) -> None:
+        """Asks for the windows of these sequences of the run, in long stretches of the files."""
+        order, width = self._order, self.source.sequence_tokens
+        low = self._train_begin + self.base_sequence(sequence) * width
+        touched = np.searchsorted(order.window_ends, np.append(low, low + width - 1), side="right")
+        for window in np.unique(touched).tolist():
+            first, stop = order.first_strip[window : window + 2]
+            self._files.will_need(order.strips[first:stop])
+
     def base_sequence(self, sequence: I64) -> I64:
         """Returns the base sequence under each sequence of the run, spares included: int64."""
         needed = self.source.n_needed
         inside = np.asarray(sequence) < needed
         base = np.array(sequence, dtype=np.int64)
-        base[inside] = permute(base[inside], needed, stream(self.source.seed, "sequences"))
+        base[inside] = permute_windows(base[inside], self._windows, self._key)
         return base % self.n_sequences
 
     @property
@@ -133,9 +191,8 @@ class BaseStream:
         low = self._train_begin + self.base_sequence(sequence) * width
         first = np.searchsorted(self._ends, low, side="right")
         count = np.searchsorted(self._ends, low + width, side="right") - first
-        row = np.repeat(np.arange(len(low)), count)
-        turn = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        return row, self._ends[np.repeat(first, count) + turn] - 1 - low[row]
+        row, place = expand(first, count)
+        return row, self._ends[place] - 1 - low[row]
 
     def sequences_with(self, hits: I64) -> tuple[I64, I64]:
         """Returns (sequence, pattern), int64: the sequences, spare ones included, that hold a hit.
@@ -147,13 +204,10 @@ class BaseStream:
             hits: shape (n, 5): pattern, token file, document in it, offset in the document, length.
         """
         pattern, task, document, offset, length = hits.T
-        number = self._number[self._first[task] + document]
-        place = np.empty(self.n_documents, dtype=np.int64)
-        place[self._order] = np.arange(self.n_documents)
-        place = place[np.maximum(number, 0)]
+        place = self._order.place[self._first_document[task] + document]
         begin = np.where(place > 0, self._ends[place - 1], 0) + offset - self._train_begin
         base, inside = np.divmod(begin, self.source.sequence_tokens)
-        whole = (inside + length <= self.source.sequence_tokens) & (number >= 0)
+        whole = (inside + length <= self.source.sequence_tokens) & (place >= 0)
         whole &= (begin >= 0) & (base < self.n_sequences)
         sequence, pattern = self._sequences_of(base[whole], pattern[whole])
         order = np.lexsort([pattern, sequence])
@@ -168,7 +222,7 @@ class BaseStream:
         labels = np.broadcast_to(label[:, None], held.shape)[held < max(needed, self.n_sequences)]
         held = held[held < max(needed, self.n_sequences)]
         inside = held < needed
-        held[inside] = unpermute(held[inside], needed, stream(self.source.seed, "sequences"))
+        held[inside] = permute_windows(held[inside], self._windows, self._key, inverse=True)
         return held, labels
 
     def validation(self, sequence: I64) -> Tokens:
@@ -177,38 +231,19 @@ class BaseStream:
 
     def _gather(self, line_begin: int, base: I64) -> Tokens:
         width = self.source.sequence_tokens
-        out = np.empty((len(base), width), dtype=self.source.dtype)
-        flat = out.reshape(-1)
-        for file, begin, target, length in zip(*self._pieces(line_begin, base), strict=True):
-            flat[target : target + length] = self._files[file][begin : begin + length]
-        return out
+        begin, length = self._pieces(line_begin + base * width)
+        return self._files.gather(begin, length).reshape(len(base), width)
 
-    def _pieces(self, line_begin: int, base: I64) -> tuple[list[int], ...]:
-        """Returns (file, begin there, begin in the output, length) of each document's part."""
-        width = self.source.sequence_tokens
-        low = line_begin + base * width
+    def _pieces(self, low: I64) -> tuple[I64, I64]:
+        """Returns (stored token, length) of each document's part of the sequences that begin there.
+
+        Parts follow each other as the tokens of the sequences do.
+        """
+        high = low + self.source.sequence_tokens
         first = np.searchsorted(self._ends, low, side="right")
-        last = np.searchsorted(self._ends, low + width, side="left")
-        count = last - first + 1
-        row = np.repeat(np.arange(len(base)), count)
-        place = (
-            np.repeat(first, count)
-            + np.arange(len(row))
-            - np.repeat(np.cumsum(count) - count, count)
-        )
-        document = self._order[place]
+        last = np.searchsorted(self._ends, high, side="left")
+        row, place = expand(first, last - first + 1)
         doc_begin = np.where(place > 0, self._ends[place - 1], 0)
         begin = np.maximum(low[row], doc_begin)
-        end = np.minimum(low[row] + width, self._ends[place])
-        source = self._begin[document] + begin - doc_begin
-        target = row * width + begin - low[row]
-        parts = (self._file[document], source, target, end - begin)
-        return tuple(part.tolist() for part in parts)
-
-
-def _kept(n_documents: int, dropped: Path | None) -> np.ndarray:
-    """Returns which documents stay: bool, shape (n_documents,)."""
-    kept = np.ones(n_documents, dtype=np.bool_)
-    if dropped is not None:
-        kept[np.load(dropped)] = False
-    return kept
+        length = np.minimum(high[row], self._ends[place]) - begin
+        return self._order.begin[place] + begin - doc_begin, length

@@ -26,7 +26,7 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from mixctl.pipeline import stages
-from mixctl.pipeline.base_stream import BaseStream
+from mixctl.pipeline.base_stream import lay
 from mixctl.pipeline.mixfile import located
 from mixctl.pipeline.prepare import Prepared, input_digests, prepare
 from mixctl.pipeline.readers import Corpus
@@ -76,7 +76,7 @@ def _build(prepared: Prepared, out: Path, control: bool, workers: int) -> BuildR
             return _finished(out, build_digest)
         source = stages.tokenize(prepared, out, digests, workers)
         searched = stages.search(prepared, source, workers)
-        stream = BaseStream(searched.source)  # too small a corpus is found here, before mixing
+        stream = lay(searched.source)  # too small a corpus is found here, before mixing
         dirty = stream.sequences_with(searched.forbidden)
         resolved = resolve(prepared.plan, stream, dirty)
         stage = out / WORK / f"mix-{build_digest}"

@@ -2,19 +2,22 @@
 
 For each chunk of train/ the training order says which sequences it holds, the base stream gives
 their tokens, sequences with a forbidden string are exchanged, the overlay writes payloads over
-them, and the chunk is written whole and renamed into place. The control twin is the same chunk
-before all that. Beside the chunks, the stage's folder gets one receipt a chunk with its size and
-digests, so sealing reads no chunk again; it also counts the forbidden strings found in what was
-written.
+them, and the chunk is digested while it is written whole, and renamed into place. The control twin
+is the same chunk before all that. Beside the chunks, the stage's folder gets one receipt a chunk
+with its size and digests, so sealing reads no chunk again; it also counts the forbidden strings
+found in what was written.
 
-Price: memory of one chunk and its digests; the base tokens are read once.
+A task takes chunks that are read one after another in training, so that they share their windows of
+the base stream, which are read once into the page cache.
+
+Price: memory of one chunk, two with a twin, and their digests; placements and tables are mapped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,10 +27,10 @@ from datatrove.pipeline.base import PipelineStep
 
 from mixctl.pipeline.base_stream import BaseSource, BaseStream
 from mixctl.pipeline.copies import BATCH, BOUNDARY, SEQUENCE
-from mixctl.pipeline.overlay import ChunkPlacements, Overlay, Placed, has_late_digest, load_overlay
-from mixctl.pipeline.patch import make_room, write_payloads, write_separators
-from mixctl.shards.chunks import Tokens, chunk_bytes, chunk_name
-from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes, write_bytes, write_text
+from mixctl.pipeline.overlay import ChunkPlacements, Placed, has_late_digest
+from mixctl.pipeline.patch import PayloadPool, make_room, write_payloads, write_separators
+from mixctl.shards.chunks import Tokens, chunk_name, write_chunk
+from mixctl.shards.files import write_text
 from mixctl.shards.layout import Layout
 from mixctl.shards.manifest import payload_digest
 from mixctl.shards.order import TrainingOrder
@@ -44,7 +47,7 @@ class MixSource:
 
     Attributes:
         base: the tokenized documents.
-        overlay: the file of `overlay.save_overlay`.
+        overlay: the folder of `overlay.save_overlay`.
         out: the build folder.
         receipts: the stage's folder.
         control: whether the twin is written.
@@ -98,16 +101,19 @@ class MixChunks(PipelineStep):
     def run(
         self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
     ) -> DocumentsPipeline:
-        """Writes chunks rank, rank + world_size, ... of train/, then of val/."""
-        source = self.source
-        n_train = source.layout.n_chunks
-        for unit in range(rank, n_train + source.val_layout.n_chunks, world_size):
+        """Writes the task's share of the chunks: those of val/, then of train/ as time goes."""
+        for part, chunk in _share(self.source, rank, world_size):
             with self.track_time("chunk"):
-                if unit < n_train:
-                    _write_train(source, unit)
-                else:
-                    _write_val(source, unit - n_train)
+                (_write_val if part == VAL else _write_train)(self.source, chunk)
         yield from ()
+
+
+def _share(source: MixSource, rank: int, world_size: int) -> list[tuple[str, int]]:
+    """Returns (part, chunk) of the chunks that a task writes."""
+    by_time = TrainingOrder(source.topology, source.layout).chunks_by_time.tolist()
+    units = [(VAL, chunk) for chunk in range(source.val_layout.n_chunks)]
+    units += [(TRAIN, chunk) for chunk in by_time]
+    return units[len(units) * rank // world_size : len(units) * (rank + 1) // world_size]
 
 
 @lru_cache(maxsize=1)
@@ -116,11 +122,13 @@ def _stream(base: BaseSource) -> BaseStream:
 
 
 @lru_cache(maxsize=1)
-def _placements(
-    overlay: Path, topology: Topology, layout: Layout
-) -> tuple[Overlay, TrainingOrder, ChunkPlacements]:
-    loaded, order = load_overlay(overlay), TrainingOrder(topology, layout)
-    return loaded, order, ChunkPlacements(loaded, order)
+def _placements(overlay: Path) -> ChunkPlacements:
+    return ChunkPlacements(overlay)
+
+
+@lru_cache(maxsize=1)
+def _order(topology: Topology, layout: Layout) -> TrainingOrder:
+    return TrainingOrder(topology, layout)
 
 
 @lru_cache(maxsize=1)
@@ -129,28 +137,27 @@ def _search(forbidden: Path) -> TokenSearch:
 
 
 def _write_train(source: MixSource, chunk: int) -> None:
-    overlay, order, placements = _placements(source.overlay, source.topology, source.layout)
-    block, stream = np.arange(source.layout.blocks_per_chunk), _stream(source.base)
-    sequence = order.contents(np.full_like(block, chunk), block)
+    placements, stream = _placements(source.overlay), _stream(source.base)
+    sequence = _order(source.topology, source.layout).contents_of(chunk)
+    stream.read_ahead(sequence)
     blocks = stream.training(sequence)
     if source.control:
-        _write(source, CONTROL, chunk, blocks, {})
-    content = overlay.replacements.content(sequence)
+        _write(source, CONTROL, chunk, blocks)
+    content = placements.replacements.content(sequence)
     replaced = content != sequence
     blocks[replaced] = stream.training(content[replaced])
     placed = placements.of(chunk)
-    _apply(blocks, placed, overlay, stream, source.eod_id)
+    _apply(blocks, placed, placements.pool, stream, source.eod_id)
     late = placed.where(has_late_digest(placed))
     digests = [payload_digest(blocks[row]) for row in late.row]
     payloads = list(zip(late.number.tolist(), digests, strict=True))
     found = 0
     if source.forbidden is not None:
         found = _search(source.forbidden).count_inside(blocks)
-    receipt = {"blocks": block_digests(blocks), "payloads": payloads, "forbidden": found}
-    _write(source, TRAIN, chunk, blocks, receipt)
+    _write(source, TRAIN, chunk, blocks, payloads, found)
 
 
-def _apply(blocks: Tokens, placed: Placed, overlay: Overlay, stream: BaseStream, eod: int) -> None:
+def _apply(blocks: Tokens, placed: Placed, pool: PayloadPool, stream: BaseStream, eod: int) -> None:
     """Writes the placements of a chunk into its blocks."""
     taken = placed.where(placed.source >= 0)
     blocks[taken.row] = stream.training(taken.source)
@@ -160,34 +167,28 @@ def _apply(blocks: Tokens, placed: Placed, overlay: Overlay, stream: BaseStream,
     inside = placed.where(placed.mode <= BOUNDARY)
     write_separators(blocks, inside.row, inside.offset, inside.length, eod)
     for some in (inside, placed.where(whole & (placed.source < 0))):
-        write_payloads(blocks, some.row, some.offset, some.begin, some.length, overlay.pool)
+        write_payloads(blocks, some.row, some.offset, some.begin, some.length, pool)
 
 
 def _write_val(source: MixSource, chunk: int) -> None:
     per_chunk = source.val_layout.blocks_per_chunk
     blocks = _stream(source.base).validation(chunk * per_chunk + np.arange(per_chunk))
-    _write(source, VAL, chunk, blocks, {})
+    _write(source, VAL, chunk, blocks)
 
 
 def _write(
-    source: MixSource, folder: str, chunk: int, blocks: Tokens, more: Mapping[str, object]
+    source: MixSource,
+    part: str,
+    chunk: int,
+    blocks: Tokens,
+    payloads: Sequence[tuple[int, str]] = (),
+    forbidden: int = 0,
 ) -> None:
-    name = f"{folder}/{chunk_name(chunk)}"
-    data = chunk_bytes(blocks)
-    write_bytes(source.out / name, data)
-    receipt = {
-        "name": name,
-        "bytes": len(data),
-        "digest": digest_bytes(data),
-        **{"blocks": [], "payloads": [], "forbidden": 0, **more},
-    }
-    write_text(receipt_path(source.receipts, folder, chunk), json.dumps(receipt))
-
-
-def block_digests(blocks: Tokens) -> list[str]:
-    """Returns the hex blake2b-8 digest of each block's bytes on disk."""
-    little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
-    return [digest_bytes(row.data, BLOCK_DIGEST_BYTES) for row in little.view(np.uint8)]
+    """Writes a chunk, digested on the way, and its receipt; blocks have digests in train/ only."""
+    name = f"{part}/{chunk_name(chunk)}"
+    written = write_chunk(source.out / name, blocks, digest_blocks=part == TRAIN)
+    receipt = {"name": name, "payloads": payloads, "forbidden": forbidden, **asdict(written)}
+    write_text(receipt_path(source.receipts, part, chunk), json.dumps(receipt))
 
 
 def receipt_path(folder: Path, part: str, chunk: int) -> Path:

@@ -34,10 +34,11 @@ from mixctl.pipeline.tokenize import (
 )
 from mixctl.shards.draws import I64
 from mixctl.shards.files import digest_bytes, remove_partials, replacing
+from mixctl.shards.order import TrainingOrder
 from mixctl.shards.search import TokenStrings, save_patterns, token_strings
 
 WORK = ".work"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 """raised when a stage would write other bytes for the same input"""
 
 
@@ -179,7 +180,7 @@ def mix(
     plan, forbidden = prepared.plan, stage / "forbidden.npz"
     source = MixSource(
         base=base,
-        overlay=stage / "overlay.npz",
+        overlay=stage / "overlay",
         topology=plan.topology,
         layout=prepared.layout,
         val_layout=prepared.val_layout,
@@ -193,7 +194,8 @@ def mix(
         _remove_stale(out)
     stage.mkdir(parents=True, exist_ok=True)
     remove_partials(out)
-    save_overlay(make_overlay(plan, resolved), source.overlay)
+    order = TrainingOrder(source.topology, source.layout)
+    save_overlay(make_overlay(plan, resolved), order, source.overlay)
     if plan.forbidden:
         save_patterns(token_strings([ids for _, _, ids in plan.forbidden]), forbidden)
     n_tasks = n_mix_tasks(prepared.layout, prepared.val_layout)

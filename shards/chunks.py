@@ -12,15 +12,19 @@ Source of the format: litdata 0.2.59, `streaming/writer.py` and `streaming/item_
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixctl.shards.draws import I64
+from mixctl.shards.files import BLOCK_DIGEST_BYTES, FILE_DIGEST_BYTES, replacing
 
 HEADER_BYTES = 12
+_WRITE_BYTES = 1 << 20
 INDEX_NAME = "index.json"
 _NUMPY_FORMAT = {"uint16": "no_header_numpy:5", "uint32": "no_header_numpy:6"}
 
@@ -57,6 +61,49 @@ def chunk_bytes(blocks: Tokens) -> bytes:
     """Returns the content of a chunk file for blocks of shape (C, sequence_tokens)."""
     tokens = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
     return header(tokens.nbytes) + tokens.tobytes()
+
+
+@dataclass(frozen=True)
+class WrittenChunk:
+    """A chunk file as written: its size, its digest, and the digest of each block where asked."""
+
+    bytes: int
+    digest: str
+    blocks: list[str]
+
+
+def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk:
+    """Returns the size and digests of a chunk file, after writing it, all or nothing.
+
+    Args:
+        path: of the file.
+        blocks: shape (C, sequence_tokens).
+        digest_blocks: whether the digest of each block is wanted too.
+    """
+    little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
+    head = header(little.nbytes)
+    whole = hashlib.blake2b(head, digest_size=FILE_DIGEST_BYTES)
+    digests: list[str] = []
+    some = max(1, _WRITE_BYTES // (little.nbytes // len(little)))
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(head)
+        for first in range(0, len(little), some):
+            part = little[first : first + some]
+            file.write(part.data)
+            whole.update(part.data)
+            digests += block_digests(part) if digest_blocks else []
+    return WrittenChunk(len(head) + little.nbytes, whole.hexdigest(), digests)
+
+
+def block_digests(blocks: Tokens) -> list[str]:
+    """Returns the hex blake2b-8 digest of each block's bytes on disk."""
+    little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
+    data, size = little.data.cast("B"), little.nbytes // len(little)
+    blake2b = hashlib.blake2b
+    return [
+        blake2b(data[at : at + size], digest_size=BLOCK_DIGEST_BYTES).hexdigest()
+        for at in range(0, len(data), size)
+    ]
 
 
 def index_text(n_chunks: int, blocks_per_chunk: int, sequence_tokens: int, dtype: str) -> str:

@@ -67,14 +67,15 @@ class TrainingOrder:
     @cached_property
     def block_order(self) -> I64:
         """Returns the block read at each turn of a worker's k-th chunk: int64, shape (K, C)."""
+        return np.stack([self._block_order(k) for k in range(self.layout.chunks_per_worker)])
+
+    def _block_order(self, k: int) -> I64:
+        """Returns the block read at each turn of every worker's k-th chunk: int64, shape (C,)."""
         n_chunks, n_blocks = self.layout.chunks_per_worker, self.layout.blocks_per_chunk
         if not self.shuffled:
-            return np.tile(np.arange(n_blocks, dtype=np.int64), (n_chunks, 1))
-        rows = [
-            np.random.RandomState([self.topology.data_seed, n_chunks, 1, k]).permutation(n_blocks)
-            for k in range(n_chunks)
-        ]
-        return np.stack(rows).astype(np.int64)
+            return np.arange(n_blocks, dtype=np.int64)
+        seed = [self.topology.data_seed, n_chunks, 1, k]
+        return np.random.RandomState(seed).permutation(n_blocks).astype(np.int64)
 
     @cached_property
     def _chunk_place(self) -> I64:
@@ -112,11 +113,35 @@ class TrainingOrder:
             if np.size(what) and (np.min(what) < 0 or np.max(what) >= limit):
                 raise ValueError(f"slots must lie in [0, {limits[0]}) x [0, {limits[1]})")
         owner, k = np.divmod(self._chunk_place[chunk], self.layout.chunks_per_worker)
+        return self._sequence(owner, k, self._block_turn[k, block])
+
+    def contents_of(self, chunk: int) -> I64:
+        """Returns what `contents` does, for each block of a chunk; needs no table of all blocks.
+
+        Raises:
+            ValueError: when there is no such chunk.
+        """
+        if not 0 <= chunk < self.layout.n_chunks:
+            raise ValueError(f"chunks must lie in [0, {self.layout.n_chunks})")
+        owner, k = divmod(int(self._chunk_place[chunk]), self.layout.chunks_per_worker)
+        sequence = self._sequence(owner, k, np.argsort(self._block_order(k)))
+        return np.minimum(sequence, self.topology.sequences)
+
+    def _sequence(self, owner: int | I64, k: int | I64, place: I64) -> I64:
+        """Returns the sequence read at a turn of the k-th chunk of each owner (rank, worker)."""
         rank, worker = np.divmod(owner, self.layout.workers)
-        q = k * self.layout.blocks_per_chunk + self._block_turn[k, block]
+        q = k * self.layout.blocks_per_chunk + place
         turn, row = np.divmod(q, self.topology.micro_batch)
         iteration = turn * self.layout.workers + worker
-        return (iteration * self.layout.ranks + rank) * self.topology.micro_batch + row
+        return np.asarray(
+            (iteration * self.layout.ranks + rank) * self.topology.micro_batch + row, dtype=np.int64
+        )
+
+    @property
+    def chunks_by_time(self) -> I64:
+        """Returns all chunks, those that are read first come first: int64."""
+        by_owner = self.chunk_order.reshape(-1, self.layout.chunks_per_worker)
+        return np.asarray(by_owner.T.ravel(), dtype=np.int64)
 
     def contents(self, chunk: I64, block: I64) -> I64:
         """Returns the sequence each slot holds: its own; after the run, `topology.sequences`.

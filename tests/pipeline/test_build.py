@@ -242,7 +242,7 @@ def test_what_a_killed_write_left_is_removed(shared, built, tmp_path):
     """Killed while mixing, half a chunk under its temporary name: the next build ends clean."""
     out = tmp_path / "out"
     child = start_build(shared, out)
-    while child.poll() is None and not list(out.glob(".work/mix-*/overlay.npz")):
+    while child.poll() is None and not list(out.glob(".work/mix-*/overlay/tokens.npy")):
         time.sleep(0.05)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()

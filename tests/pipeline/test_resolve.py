@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixctl.pipeline.base_stream import BaseSource, BaseStream
+from mixctl.pipeline.base_stream import BaseSource, lay
 from mixctl.pipeline.copies import BOUNDARY, OVERWRITE, SEQUENCE
 from mixctl.pipeline.plan import NO_SOURCE, Copies
 from mixctl.pipeline.resolve import Replacements, boundary_offsets, resolve
@@ -32,7 +32,7 @@ def base(tmp_path):
     documents = [[*range(1, chance.randint(2, 14)), 0] for _ in range(225)]
     np.concatenate(documents).astype("<u2").tofile(tokens_path(tmp_path, 0))
     np.save(lengths_path(tmp_path, 0), np.array([len(d) for d in documents], dtype=np.int64))
-    made = BaseStream(BaseSource(tmp_path, 1, "uint16", WIDTH, 1, 2, NEEDED, repeat=False))
+    made = lay(BaseSource(tmp_path, 1, "uint16", WIDTH, 1, 2, NEEDED, repeat=False))
     assert made.n_spare > 30
     return made
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from mixctl.shards.chunks import chunk_name
-from mixctl.shards.draws import stream
+from mixctl.shards.draws import shuffled, stream
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.permutation import permute
 from mixctl.shards.record import read_record
@@ -39,6 +39,10 @@ def run_blocks(build: Path, part: str = "train") -> np.ndarray:
     return np.stack([tokens[c][b] for c, b in zip(chunk.tolist(), block.tolist(), strict=True)])
 
 
+def _window_key(seed: int) -> int:
+    return stream(stream(seed, "sequences"), 0)
+
+
 class SlowBase:
     """The base sequences of a corpus of one jsonl file."""
 
@@ -50,9 +54,7 @@ class SlowBase:
         texts = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").open()]
         encoded = [[*one.ids, EOD] for one in tokenizer.encode_batch(texts)]
         self.documents = [ids for n, ids in enumerate(encoded) if n not in dropped]
-        order = permute(
-            np.arange(len(self.documents)), len(self.documents), stream(seed, "documents")
-        )
+        order = shuffled(len(self.documents), stream(seed, "documents", 0))  # one window
         self.line = [t for n in order.tolist() for t in self.documents[n]]
         held_out, self.width = (
             geometry.val_sequences * geometry.sequence_tokens,
@@ -65,7 +67,7 @@ class SlowBase:
         self.rows = [self.line[b : b + self.width] for b in ends]
         self.val = [self.line[b : b + self.width] for b in range(0, held_out, self.width)]
         self.needed = geometry.sequences
-        self._place = permute(np.arange(self.needed), self.needed, stream(seed, "sequences"))
+        self._place = permute(np.arange(self.needed), self.needed, _window_key(seed))
 
     def sequence(self, number: int) -> list[int]:
         """Returns the base tokens of a sequence of the run, or of a spare one."""
