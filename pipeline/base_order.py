@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixctl.pipeline.mapped import map_array, new_array, release
 from mixctl.shards.draws import I64, bits, shuffled, stream
 from mixctl.shards.files import sync
 from mixctl.shards.search import expand
@@ -64,11 +65,6 @@ class OrderTables:
 def open_order(folder: Path) -> OrderTables:
     """Returns the tables that `write_order` wrote, mapped into memory."""
     return OrderTables(*(map_array(folder / f"{name}.npy") for name in _TABLES))
-
-
-def map_array(path: Path) -> np.ndarray:
-    """Returns the array of a .npy file, mapped into memory."""
-    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def write_order(
@@ -122,7 +118,7 @@ class _Stored:
     """The lengths of all stored documents, over all files."""
 
     def __init__(self, lengths: Sequence[I64]) -> None:
-        self._lengths = lengths
+        self.mapped = lengths
         self.first = np.cumsum([0, *(len(one) for one in lengths)])
         self.n_tokens = 0
 
@@ -146,7 +142,7 @@ class _Stored:
         parts = [np.empty(0, np.int64)]
         while first < stop:
             end = min(stop, int(self.first[low + 1]))
-            parts.append(self._lengths[low][first - self.first[low] : end - self.first[low]])
+            parts.append(self.mapped[low][first - self.first[low] : end - self.first[low]])
             first, low = end, low + 1
         return np.concatenate(parts)
 
@@ -163,8 +159,8 @@ def _write_documents(
     """Writes ends, begin and place of the documents, and where the windows end on the line."""
     n_stored = int(stored.first[-1])
     n_kept = n_stored - len(left_out)
-    ends, begins = _new(folder / "ends.npy", n_kept), _new(folder / "begin.npy", n_kept)
-    place = _new(folder / "place.npy", n_stored)
+    ends, begins = new_array(folder / "ends.npy", n_kept), new_array(folder / "begin.npy", n_kept)
+    place = new_array(folder / "place.npy", n_stored)
     place[:] = -1
     behind = np.append(first[1:], n_stored)
     at, line, window_ends = 0, 0, []
@@ -182,6 +178,7 @@ def _write_documents(
         place[number[order]] = np.arange(at, at + len(number))
         at, line = at + len(number), line + int(length.sum())
         window_ends.append(line)
+        release((ends, begins, place, *stored.mapped))
     np.save(folder / "window_ends.npy", np.array(window_ends, dtype=np.int64))
 
 
@@ -201,9 +198,3 @@ def _write_strips(stored: _Stored, begin: I64, windows: list[I64], folder: Path)
     np.save(folder / "strips.npy", spans[order])
     first = np.cumsum([0, *(len(window) for window in windows)], dtype=np.int64)
     np.save(folder / "first_strip.npy", first)
-
-
-def _new(path: Path, n: int) -> I64:
-    """Returns an int64 array that is a new .npy file."""
-    made: I64 = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=(n,))
-    return made

@@ -25,10 +25,10 @@ import numpy as np
 from mixctl.pipeline.base_order import (
     STRIP_TOKENS,
     WINDOW_STRIPS,
-    map_array,
     open_order,
     write_order,
 )
+from mixctl.pipeline.mapped import map_array, release
 from mixctl.pipeline.token_files import TokenFiles
 from mixctl.pipeline.tokenize import lengths_path
 from mixctl.shards.chunks import Tokens
@@ -171,6 +171,11 @@ class BaseStream:
         for window in np.unique(touched).tolist():
             first, stop = order.first_strip[window : window + 2]
             self._files.will_need(order.strips[first:stop])
+
+    def release(self) -> None:
+        """Gives back the memory of what was read; it stays in the page cache."""
+        self._files.release()
+        release((self._order.ends, self._order.begin, self._order.place))
 
     def base_sequence(self, sequence: I64) -> I64:
         """Returns the base sequence under each sequence of the run, spares included: int64."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -105,6 +105,7 @@ class MixChunks(PipelineStep):
         for part, chunk in _share(self.source, rank, world_size):
             with self.track_time("chunk"):
                 (_write_val if part == VAL else _write_train)(self.source, chunk)
+            _stream(self.source.base).release()
         yield from ()
 
 
@@ -187,7 +188,7 @@ def _write(
     """Writes a chunk, digested on the way, and its receipt; blocks have digests in train/ only."""
     name = f"{part}/{chunk_name(chunk)}"
     written = write_chunk(source.out / name, blocks, digest_blocks=part == TRAIN)
-    receipt = {"name": name, "payloads": payloads, "forbidden": forbidden, **asdict(written)}
+    receipt = {"name": name, "payloads": payloads, "forbidden": forbidden, **vars(written)}
     write_text(receipt_path(source.receipts, part, chunk), json.dumps(receipt))
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mixctl.pipeline.base_order import map_array
 from mixctl.pipeline.copies import MARK
+from mixctl.pipeline.mapped import map_array
 from mixctl.pipeline.patch import PayloadPool
 from mixctl.pipeline.plan import Copies, Plan
 from mixctl.pipeline.resolve import Replacements, Resolved

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixctl.pipeline.mixing import Receipt
 from mixctl.pipeline.plan import Plan
 from mixctl.shards.errors import VerificationError
 from mixctl.shards.search import TokenSearch
@@ -54,12 +53,15 @@ def payload_problems(plan: Plan) -> list[str]:
     return problems[:_MOST_NAMED] + ([f"... and {rest} more such payloads"] if rest > 0 else [])
 
 
-def prove_absent(receipts: list[Receipt]) -> None:
+def prove_absent(forbidden: dict[str, int]) -> None:
     """Returns nothing; the blocks that were written hold no forbidden string.
+
+    Args:
+        forbidden: how many each chunk file holds, by its name.
 
     Raises:
         VerificationError: naming the files that hold one: a defect, and no build is sealed.
     """
-    found = [f"{r.name}: holds {r.forbidden} forbidden strings" for r in receipts if r.forbidden]
+    found = [f"{name}: holds {n} forbidden strings" for name, n in forbidden.items() if n]
     if found:
         raise VerificationError(found)

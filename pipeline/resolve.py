@@ -93,10 +93,13 @@ def resolve(plan: Plan, stream: DocumentEnds, dirty: tuple[I64, I64]) -> Resolve
         InputError: when there are too few clean spare sequences, with the shortfall.
     """
     needed = plan.topology.sequences
-    taken = np.isin(needed + np.arange(stream.n_spare), dirty[0])
-    clean, in_run = needed + np.flatnonzero(~taken), dirty[0] < needed
-    if len(clean) < plan.n_spares + int(in_run.sum()):
-        raise InputError(_too_few(plan, len(clean), int(in_run.sum())))
+    in_run = dirty[0] < needed
+    taken = np.zeros(stream.n_spare, dtype=np.bool_)
+    taken[dirty[0][~in_run] - needed] = True
+    n_clean = len(taken) - int((~in_run).sum())
+    if n_clean < plan.n_spares + int(in_run.sum()):
+        raise InputError(_too_few(plan, n_clean, int(in_run.sum())))
+    clean = needed + np.flatnonzero(~taken[: int((~in_run).sum()) + 1])  # the first is among them
     spares = needed + allot(plan.spare_keys, taken)
     swapped = needed + allot(bits(plan.replacement_key, dirty[0][in_run]), taken)
     beyond, strings = _dirty_filling(stream, dirty, needed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from mixctl.injections.encode import TOKENIZER_FILES
 from mixctl.pipeline.base_stream import BaseStream
-from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixSource, Receipt, read_receipts
+from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixSource, read_receipts
 from mixctl.pipeline.plan import Plan, PlannedExperiment
 from mixctl.pipeline.purge import prove_absent, reasons
 from mixctl.pipeline.resolve import Resolved
@@ -23,7 +24,7 @@ from mixctl.pipeline.trainer import litgpt_config
 from mixctl.shards.chunks import INDEX_NAME, index_text
 from mixctl.shards.files import digest_file, write_bytes, write_text
 from mixctl.shards.layout import Layout
-from mixctl.shards.manifest import payload_digest, write_table
+from mixctl.shards.manifest import BLOCKS, payload_digest, write_table, write_tables
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord, FileRecord, Geometry, Totals, write_record
 
@@ -50,14 +51,9 @@ def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
         VerificationError: when a block holds a forbidden string; nothing is sealed then.
     """
     plan, mixed = work.plan, work.mixed
-    train = list(read_receipts(mixed.receipts, TRAIN, mixed.layout.n_chunks))
-    prove_absent(train)
-    receipts = [*train, *read_receipts(mixed.receipts, VAL, mixed.val_layout.n_chunks)]
-    if mixed.control:
-        receipts += read_receipts(mixed.receipts, CONTROL, mixed.layout.n_chunks)
-    written = [*_indexes(mixed), *_manifest(work, train, stream)]
+    files, late = _chunks(mixed)
+    written = [*_indexes(mixed), "manifest/blocks.parquet", *_manifest(work, late, stream)]
     written += [*_trainer_configs(plan, mixed), *_tokenizer(plan, mixed)]
-    files = {r.name: FileRecord(bytes=r.bytes, digest=r.digest) for r in receipts}
     files |= {name: _file_record(mixed.out / name) for name in written}
     record = BuildRecord(
         config={**plan.mix.config.model_dump(mode="json"), "trainer_config": plan.mix.trainer_raw},
@@ -80,6 +76,34 @@ def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
     return record
 
 
+def _chunks(mixed: MixSource) -> tuple[dict[str, FileRecord], dict[int, str]]:
+    """Returns the records of all chunk files, and the late digests; writes blocks.parquet.
+
+    Receipts are read one by one: together, their digests grow with the corpus.
+
+    Raises:
+        VerificationError: when a block holds a forbidden string.
+    """
+    files: dict[str, FileRecord] = {}
+    late: dict[int, str] = {}
+    forbidden: dict[str, int] = {}
+
+    def train_blocks() -> Iterator[pa.Table]:
+        for receipt in read_receipts(mixed.receipts, TRAIN, mixed.layout.n_chunks):
+            files[receipt.name] = FileRecord(bytes=receipt.bytes, digest=receipt.digest)
+            late.update(receipt.payloads)
+            forbidden[receipt.name] = receipt.forbidden
+            yield blocks_table(receipt)
+
+    write_tables(BLOCKS, train_blocks(), mixed.out / "manifest/blocks.parquet")
+    prove_absent(forbidden)
+    parts = {VAL: mixed.val_layout} | ({CONTROL: mixed.layout} if mixed.control else {})
+    for part, layout in parts.items():
+        for receipt in read_receipts(mixed.receipts, part, layout.n_chunks):
+            files[receipt.name] = FileRecord(bytes=receipt.bytes, digest=receipt.digest)
+    return files, late
+
+
 def _indexes(mixed: MixSource) -> list[str]:
     """Writes index.json of each part; returns their names."""
     parts = {TRAIN: mixed.layout, VAL: mixed.val_layout}
@@ -97,17 +121,15 @@ def _index(mixed: MixSource, part: str, layout: Layout) -> str:
     return name
 
 
-def _manifest(work: Sealed, train: list[Receipt], stream: BaseStream) -> list[str]:
+def _manifest(work: Sealed, late: dict[int, str], stream: BaseStream) -> list[str]:
     plan, mixed, resolved = work.plan, work.mixed, work.resolved
     order = TrainingOrder(mixed.topology, mixed.layout)
-    late = {row: digest for receipt in train for row, digest in receipt.payloads}
     tables = {
         "manifest/items.parquet": items_table(plan.experiments, resolved, stream),
         "manifest/placements.parquet": placements_table(
             plan.experiments, resolved, order, mixed.base.dtype, late
         ),
         "manifest/replacements.parquet": _replacements(work, stream),
-        "manifest/blocks.parquet": blocks_table(train),
         "manifest/decontamination.parquet": work.searched.matches,
     }
     for name, table in tables.items():

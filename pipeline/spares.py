@@ -44,7 +44,8 @@ def allot(key: U64, taken: NDArray[np.bool_]) -> I64:
         found[waiting[won]] = drawn[won]
         taken[drawn[won]] = True
         waiting = waiting[~won]
-    free = np.flatnonzero(~taken)[: len(waiting)]
-    found[waiting] = free
-    taken[free] = True
+    if waiting.size:
+        free = np.flatnonzero(~taken)[: len(waiting)]
+        found[waiting] = free
+        taken[free] = True
     return found

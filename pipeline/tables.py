@@ -181,15 +181,12 @@ def replacements_table(
     return pa.table(columns, schema=REPLACEMENTS)
 
 
-def blocks_table(receipts: Iterable[Receipt]) -> pa.Table:
-    """Returns blocks.parquet: a row a block of train/, by chunk and block."""
-    tables = [BLOCKS.empty_table()]
-    for receipt in receipts:
-        n = len(receipt.blocks)
-        columns = [
-            pa.array([receipt.name.rpartition("/")[2]] * n, pa.string()),
-            pa.array(np.arange(n), pa.int32()),
-            pa.array(receipt.blocks, pa.string()),
-        ]
-        tables.append(pa.table(columns, schema=BLOCKS))
-    return pa.concat_tables(tables)
+def blocks_table(receipt: Receipt) -> pa.Table:
+    """Returns the rows of blocks.parquet of one chunk of train/: a row a block."""
+    n = len(receipt.blocks)
+    columns = [
+        pa.array([receipt.name.rpartition("/")[2]] * n, pa.string()),
+        pa.array(np.arange(n), pa.int32()),
+        pa.array(receipt.blocks, pa.string()),
+    ]
+    return pa.table(columns, schema=BLOCKS)

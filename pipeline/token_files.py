@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixctl.pipeline.mapped import release
 from mixctl.pipeline.tokenize import open_tokens, tokens_path
 from mixctl.shards.chunks import Tokens
 from mixctl.shards.draws import I64
@@ -41,6 +42,10 @@ class TokenFiles:
         columns = (file.tolist(), low.tolist(), (low + length).tolist())
         parts = [self._files[f][b:e] for f, b, e in zip(*columns, strict=True)]
         return np.concatenate(parts) if parts else np.empty(0, dtype=self._dtype)
+
+    def release(self) -> None:
+        """Gives back the memory of what was read; it stays in the page cache."""
+        release(self._files)
 
     def will_need(self, spans: I64) -> None:
         """Asks the system to read these spans (shape (n, 2), from and to) into the page cache."""

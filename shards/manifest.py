@@ -9,6 +9,7 @@ enters them: the same mix gives the same bytes. What each column means is in doc
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,14 +83,35 @@ def payload_digest(tokens: np.ndarray) -> str:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes a manifest table, all or nothing; the bytes depend on the rows alone."""
+    write_tables(table.schema, [table], path)
+
+
+def write_tables(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> None:
+    """Writes tables, one after another, as `write_table` writes them together.
+
+    Memory is that of a row group and of the largest table.
+    """
+    plain = schema.remove_metadata()
     with replacing(path) as partial:
-        pq.write_table(
-            table.combine_chunks().replace_schema_metadata(None),  # pages end where chunks do
-            partial,
-            row_group_size=ROW_GROUP_ROWS,
-            compression="zstd",
-            store_schema=False,
-        )
+        with pq.ParquetWriter(partial, plain, compression="zstd", store_schema=False) as writer:
+            for group in _row_groups(tables):
+                writer.write_table(group.replace_schema_metadata(None))
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yields the rows in tables of one chunk and ROW_GROUP_ROWS rows; the last one has the rest."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        n_rows = sum(one.num_rows for one in waiting)
+        if n_rows < ROW_GROUP_ROWS:
+            continue
+        joined, whole = pa.concat_tables(waiting), n_rows - n_rows % ROW_GROUP_ROWS
+        for at in range(0, whole, ROW_GROUP_ROWS):
+            yield joined.slice(at, ROW_GROUP_ROWS).combine_chunks()  # pages end where chunks do
+        waiting = [joined.slice(whole).combine_chunks()]
+    if sum(one.num_rows for one in waiting):
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def read_items(build: Path) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -116,3 +117,19 @@ def test_names_sort_as_their_numbers() -> None:
     numbers = np.array([0, 7, 10, 99_999, 100_000, 999_999])
     names = chunks.chunk_names(numbers)
     assert names == sorted(names) and names[1] == "chunk-000007.bin"
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_a_chunk_written_in_pieces_is_the_chunk(tmp_path, dtype, monkeypatch):
+    """Sizes and digests are those of hashlib over the file as it lies on disk."""
+    monkeypatch.setattr(chunks, "_WRITE_BYTES", 3 * 50 * np.dtype(dtype).itemsize)
+    blocks = coded_blocks(np.arange(8), 8, 50, dtype)
+    for digest_blocks in (True, False):
+        written = chunks.write_chunk(tmp_path / "a.bin", blocks, digest_blocks)
+        data = (tmp_path / "a.bin").read_bytes()
+        assert data == chunks.chunk_bytes(blocks)
+        assert written.bytes == len(data)
+        assert written.digest == hashlib.blake2b(data, digest_size=16).hexdigest()
+        rows = np.frombuffer(data[12:], np.uint8).reshape(8, -1)
+        single = [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in rows]
+        assert written.blocks == (single if digest_blocks else [])

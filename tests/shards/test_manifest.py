@@ -151,3 +151,22 @@ def test_columns_are_those_of_the_format() -> None:
     for field in manifest.PLACEMENTS:
         expected = pa.int64() if field.name in wide else pa.int32()
         assert field.type == (pa.string() if field.name in text else expected), field.name
+
+
+def test_tables_written_in_pieces_are_the_table(tmp_path, monkeypatch):
+    """However the rows come, the bytes are the same; row groups are full but for the last."""
+    monkeypatch.setattr(manifest, "ROW_GROUP_ROWS", 7)
+    table = pa.table({"chunk": ["a", "b"] * 20, "block": range(40), "digest": ["x"] * 40})
+    table = table.cast(manifest.BLOCKS)
+    manifest.write_table(table, tmp_path / "whole.parquet")
+    for cuts in ([], [3], [7, 14], [1, 2, 3, 30], [0, 40]):
+        bounds = [0, *cuts, 40]
+        pieces = [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+        manifest.write_tables(manifest.BLOCKS, pieces, tmp_path / "pieces.parquet")
+        found = (tmp_path / "pieces.parquet").read_bytes()
+        assert found == (tmp_path / "whole.parquet").read_bytes()
+    groups = pq.ParquetFile(tmp_path / "whole.parquet").metadata
+    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [7] * 5 + [5]
+    assert pq.read_table(tmp_path / "whole.parquet").equals(table)
+    manifest.write_tables(manifest.BLOCKS, [], tmp_path / "none.parquet")
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0

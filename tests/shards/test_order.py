@@ -163,3 +163,20 @@ def test_size_of_a_large_run() -> None:
     np.testing.assert_array_equal(there_and_back, asked)
     np.testing.assert_array_equal(back_and_there, (chunk, block))
     assert peak < 100 * 2**20
+
+
+def test_a_chunk_alone_is_what_the_whole_order_says() -> None:
+    for changes in ({}, {"devices": 2, "workers": 3, "micro_batch": 2}):
+        run = topology(**changes)
+        layout = train_layout(run, 2, 200)
+        for order in (TrainingOrder(run, layout), TrainingOrder(run, layout, shuffled=False)):
+            block = np.arange(layout.blocks_per_chunk)
+            for chunk in range(layout.n_chunks):
+                expected = order.contents(np.full_like(block, chunk), block)
+                assert np.array_equal(order.contents_of(chunk), expected)
+            first = [order.contents_of(chunk).min() for chunk in order.chunks_by_time]
+            assert sorted(order.chunks_by_time) == list(range(layout.n_chunks))
+            group = [n // (layout.n_blocks // layout.chunks_per_worker) for n in first]
+            assert group == sorted(group)
+            with pytest.raises(ValueError, match="chunks must lie in"):
+                order.contents_of(layout.n_chunks)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mixctl.shards.permutation import permute, unpermute
+from mixctl.shards.draws import stream
+from mixctl.shards.permutation import permute, permute_windows, unpermute
 
 LARGE = 2**16 + 1  # from here on a Feistel network, below a table
 KEYS = range(1000)
@@ -97,3 +100,17 @@ def test_values_outside_are_refused(n: int, value: int) -> None:
 def test_no_values_give_none() -> None:
     for n in (10, 10**6):
         assert permute(np.empty(0, dtype=np.int64), n, 1).size == 0
+
+
+def test_windows_are_permuted_in_themselves_each_its_own_way() -> None:
+    bounds = np.array([0, 1, 40, 80, 70_080, 70_090])
+    values = np.arange(70_090)
+    images = permute_windows(values, bounds, 5)
+    for w, (low, high) in enumerate(itertools.pairwise(bounds.tolist())):
+        alone = low + permute(np.arange(high - low), high - low, stream(5, w))
+        assert np.array_equal(images[low:high], alone)
+    assert not np.array_equal(images[1:40] - 1, images[40:79] - 40)
+    mixed = np.random.default_rng(0).permutation(values)[:500]
+    assert np.array_equal(permute_windows(mixed, bounds, 5), images[mixed])
+    assert np.array_equal(permute_windows(images, bounds, 5, inverse=True), values)
+    assert len(permute_windows(values[:0], bounds, 5)) == 0
