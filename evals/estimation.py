@@ -16,7 +16,7 @@ one row an experiment: see `mixctl.evals.primary`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from mixctl.evals.experiments import BoolArray, Experiment
 from mixctl.evals.pooled import pooled_rows
 from mixctl.evals.primary import mark_primary
-from mixctl.evals.rows import Row, joined
+from mixctl.evals.rows import CONTRASTS, Row, joined
 from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import Described, FloatArray, Metric, PooledScorer, expanded
 from mixctl.evals.stats import arms as two
@@ -62,21 +62,17 @@ class _Task:
             note=self.scored.estimators.get(name or self.metric.name),
         )
 
-    def rng(self, row: Row, purpose: str) -> np.random.Generator:
-        names = (
-            row.experiment,
-            row.arm,
-            row.stratum,
-            row.metric,
-            row.model,
-            row.contrast,
-            row.step,
-        )
-        return stream(*names, purpose)
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Returns the stream that all rows of the experiment share, whose draws are made once."""
+        return stream(self.experiment.name, purpose)
 
 
 def estimate(
-    experiment: Experiment, scorer: Described, runs: Sequence[Scored], twins: Sequence[Scored]
+    experiment: Experiment,
+    scorer: Described,
+    runs: Sequence[Scored],
+    twins: Sequence[Scored],
+    wanted: Collection[str] = CONTRASTS,
 ) -> list[Row]:
     """Returns all rows of an experiment.
 
@@ -86,6 +82,7 @@ def estimate(
         runs: scores of the run's checkpoints, in order of step.
         twins: scores of the twins' checkpoints; several of one step are replicates, and the
             differences are taken to their mean.
+        wanted: the contrasts that are estimated.
     """
     rows: list[Row] = []
     names = {name for scored in [*runs, *twins] for name in scored.values}
@@ -94,8 +91,8 @@ def estimate(
         for metric in expanded(scorer.metrics, names):
             endings = [""] if scorer.membership == metric.name else []
             endings += [f"_{metric.name}"] if metric.membership else []
-            rows += _metric_rows(experiment, metric, scored, twin, endings)
-        if isinstance(scorer, PooledScorer):
+            rows += _metric_rows(experiment, metric, scored, twin, endings, wanted)
+        if isinstance(scorer, PooledScorer) and "level" in wanted:
             rows += pooled_rows(experiment, scorer, scored)
     return mark_primary(experiment, scorer, runs, twins, rows)
 
@@ -114,6 +111,7 @@ def _metric_rows(
     scored: Scored,
     twin: Mapping[str, FloatArray] | None,
     endings: Sequence[str],
+    wanted: Collection[str],
 ) -> Iterator[Row]:
     """Yields the rows of a metric; `endings` are those of the names of its membership metrics."""
     values = scored.values[metric.name]
@@ -124,6 +122,8 @@ def _metric_rows(
         change = values - twin[metric.name]
         contrasts += [("twin", change), ("did", change)]
     for contrast, of in contrasts:
+        if contrast not in wanted:
+            continue
         differs = contrast in ("twin", "did")
         task = _Task(
             experiment, replace(metric, share=metric.share and not differs), scored, of, contrast
@@ -161,7 +161,7 @@ def _level(task: _Task, row: Row, chosen: BoolArray) -> Row:
         found = intervals.share_interval(values, clusters)
     else:
         strata = two.codes(task.experiment.strata[chosen])
-        found = intervals.mean_interval(values, strata, clusters, task.rng(row, "bootstrap"))
+        found = intervals.mean_interval(values, strata, clusters, task.rng("bootstrap"))
     conditional = CONDITIONAL if task.contrast == "twin" else None
     filled = _with_interval(row, float(values.mean()), found, len(values), conditional)
     if task.metric.chance is None or task.contrast != "level" or len(set(clusters)) < len(values):
@@ -208,11 +208,11 @@ def _sample(task: _Task, arm: str, chosen: BoolArray) -> two.TwoArms:
 def _difference(task: _Task, row: Row, sample: two.TwoArms) -> Row:
     if not sample.n_treated:
         return replace(row, note="no stratum holds items of both the arm and the holdout")
-    tails = permutation.permutation_tails(two.difference_units(sample), task.rng(row, "test"))
+    tails = permutation.permutation_tails(two.difference_units(sample), task.rng("test"))
     if task.metric.share:
         found = intervals.share_difference_interval(sample)
     else:
-        found = intervals.difference_interval(sample, task.rng(row, "bootstrap"))
+        found = intervals.difference_interval(sample, task.rng("bootstrap"))
     filled = _with_interval(row, two.difference(sample), found, sample.n_treated, _left_out(sample))
     return replace(
         filled,
@@ -237,8 +237,8 @@ def _membership_rows(task: _Task, ending: str) -> Iterator[Row]:
 def _auc(task: _Task, row: Row, sample: two.TwoArms) -> Row:
     if not sample.n_treated:
         return replace(row, note="no stratum holds items of both the arm and the holdout")
-    tails = ranks.mann_whitney(sample, task.rng(row, "test"))
-    found = intervals.auc_interval(sample, task.rng(row, "bootstrap"))
+    tails = ranks.mann_whitney(sample, task.rng("test"))
+    found = intervals.auc_interval(sample, task.rng("bootstrap"))
     filled = _with_interval(row, ranks.auc(sample), found, sample.n_treated, _left_out(sample))
     return replace(
         filled,
@@ -261,7 +261,7 @@ def _tpr(task: _Task, row: Row, sample: two.TwoArms) -> Row:
     inside = sample.treated
     arm, holdout = sample.values[inside], sample.values[~inside]
     clusters = (sample.clusters[inside], sample.clusters[~inside])
-    found = membership.tpr_interval(arm, holdout, clusters, task.rng(row, "bootstrap"))
+    found = membership.tpr_interval(arm, holdout, clusters, task.rng("bootstrap"))
     rate = membership.tpr_at_fpr(arm, holdout)
     return _with_interval(row, rate, found, len(arm), _left_out(sample))
 
@@ -275,7 +275,7 @@ def _holdout_exposure(task: _Task) -> Iterator[Row]:
             continue
         inside = sample.treated
         found = intervals.mean_interval(
-            scores, sample.strata[inside], sample.clusters[inside], task.rng(row, "bootstrap")
+            scores, sample.strata[inside], sample.clusters[inside], task.rng("bootstrap")
         )
         note = (
             f"estimated: rank among the {sample.n_holdout} holdout items (of the item's stratum), "

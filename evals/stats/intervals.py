@@ -7,6 +7,15 @@ handful of items are too short; they are widened by sqrt(n / (n - 1)) and by the
 to the normal quantile (Hesterberg 2015, "What teachers should know about the bootstrap": the
 expanded percentile interval). Strata with fewer than two clusters in an arm are pooled.
 
+That alone does not cover what it should where items are few and skewed (`make calibration`), so it
+is stretched:
+
+    mean          to hold Hall's interval, which corrects for skewness (1992, "On the removal of
+                  skewness by transformation")
+    difference    to hold that of a shift: a small arm does not know its spread from itself, so both
+                  arms are given the spread that they have together once the difference is taken off
+    AUC           symmetric in the log-odds, not in the AUC
+
 A sample without spread has no bootstrap interval: null, and the caller says why. Shares never need
 that: Wilson intervals, and for a difference of shares Newcombe's (1998, method 10).
 
@@ -16,18 +25,30 @@ that: Wilson intervals, and for a difference of shares Newcombe's (1998, method 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-from mixctl.evals.stats.arms import FloatArray, IntArray, TwoArms, codes, counts, stratum_means
+from mixctl.evals.stats.arms import (
+    FloatArray,
+    IntArray,
+    TwoArms,
+    codes,
+    counts,
+    difference_units,
+    stratum_means,
+)
 from mixctl.evals.stats.ranks import placements, stratum_auc
 
 LEVEL = 0.95
 MAX_REPLICATES = 1_999
 MIN_REPLICATES = 499
 _WORK = 20_000_000
+_KEPT = 500_000
+_NORMAL = float(special.ndtri(0.5 + LEVEL / 2))
 
 
 @dataclass(frozen=True)
@@ -46,7 +67,7 @@ def wilson(share: float, n: float) -> Interval:
     """Returns Wilson's score interval for a share of n items (n may be an effective number)."""
     if n <= 0:
         return NO_INTERVAL
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    z = _NORMAL
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if share == 0 else max(0.0, middle - half)
@@ -109,7 +130,37 @@ def difference_interval(arms: TwoArms, rng: np.random.Generator) -> Interval:
         centre = _group_means(arms.values[chosen], pooled[chosen])
         residuals[chosen] = (1 if side else -1) * weight * (arms.values[chosen] - centre)
         gap += (1 if side else -1) * float(weight @ arms.values[chosen])
-    return linear_interval(gap, residuals, arms.clusters, pooled * 2 + arms.treated, rng)
+    found = linear_interval(gap, residuals, arms.clusters, pooled * 2 + arms.treated, rng)
+    return _hull(found, shift_interval(arms, gap))
+
+
+def shift_interval(arms: TwoArms, gap: float) -> Interval:
+    """Returns the interval of the difference if every item of the arm is shifted by as much.
+
+    It is the normal approximation, with Student's quantile, of the interval that the randomisation
+    test would give: the shifts that it does not reject. Without strata and clusters it is that of
+    the pooled two-sample t-test.
+    """
+    units = difference_units(replace(arms, values=arms.values - gap * arms.treated))
+    sizes = np.bincount(units.blocks)
+    drawn = np.bincount(units.blocks, units.treated)
+    centred = units.u - (np.bincount(units.blocks, units.u) / np.maximum(sizes, 1))[units.blocks]
+    squares = np.bincount(units.blocks, centred**2)
+    dealt = (drawn > 0) & (drawn < sizes)
+    freedom = int((sizes[dealt] - 1).sum()) - 1
+    if freedom < 1:
+        return NO_INTERVAL
+    n, k = sizes[dealt], drawn[dealt]
+    variance = float((k * (n - k) / (n * (n - 1)) * squares[dealt]).sum()) * (freedom + 1) / freedom
+    half = float(special.stdtrit(freedom, 0.5 + LEVEL / 2)) * math.sqrt(variance)
+    return Interval(math.sqrt(variance), gap - half, gap + half)
+
+
+def _hull(found: Interval, other: Interval) -> Interval:
+    """Returns the interval that holds both, or the first where one is null; its error is kept."""
+    if found.low is None or found.high is None or other.low is None or other.high is None:
+        return found
+    return Interval(found.se, min(found.low, other.low), max(found.high, other.high))
 
 
 def mean_interval(
@@ -118,14 +169,14 @@ def mean_interval(
     """Returns the bootstrap interval of a mean, clusters re-drawn within strata."""
     groups = _pool_small(strata, clusters)
     residuals = (values - _group_means(values, groups)) / len(values)
-    return linear_interval(float(values.mean()), residuals, clusters, groups, rng)
+    return linear_interval(float(values.mean()), residuals, clusters, groups, rng, skewed=True)
 
 
 def auc_interval(arms: TwoArms, rng: np.random.Generator) -> Interval:
     """Returns the bootstrap interval of the AUC, from the placements of each item (DeLong 1988).
 
-    Where the arms are fully apart the bootstrap has no spread, and the interval is Wilson's for the
-    smaller arm.
+    It is symmetric in the log-odds of the AUC. Where the arms are fully apart the bootstrap has no
+    spread, and the interval is Wilson's for the smaller arm.
     """
     share = placements(arms)
     by_stratum = stratum_auc(arms, share)
@@ -139,7 +190,9 @@ def auc_interval(arms: TwoArms, rng: np.random.Generator) -> Interval:
     found = linear_interval(gap, residuals, arms.clusters, groups, rng)
     if found.low is None or found.high is None:
         return found
-    return Interval(found.se, max(0.0, found.low), min(1.0, found.high))
+    odds = special.logit(gap)
+    half = (found.high - found.low) / 2 / (gap * (1 - gap))
+    return Interval(found.se, float(special.expit(odds - half)), float(special.expit(odds + half)))
 
 
 def linear_interval(
@@ -148,6 +201,7 @@ def linear_interval(
     clusters: IntArray,
     groups: IntArray,
     rng: np.random.Generator,
+    skewed: bool = False,
 ) -> Interval:
     """Returns the interval of an estimate that is a sum of the items' contributions.
 
@@ -157,6 +211,7 @@ def linear_interval(
         clusters: int64 (n,), re-drawn as a whole.
         groups: int64 (n,), clusters are re-drawn within a group; the first item's counts.
         rng: the random stream.
+        skewed: whether it is stretched to hold Hall's interval.
     """
     cluster_codes = codes(clusters)
     z = np.bincount(cluster_codes, residuals)
@@ -170,24 +225,61 @@ def linear_interval(
     if se <= 1e-12 * max(1.0, abs(estimate)):
         return NO_INTERVAL
     freedom = se**4 / sum(v * v / (len(m) - 1) for v, m in zip(variances, members, strict=True))
-    wider = float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
-    low, high = np.quantile(_replicates(members, rng), [0.025, 0.975]) * wider
-    return Interval(se, estimate + float(low), estimate + float(high))
+    student = float(special.stdtrit(freedom, 0.5 + LEVEL / 2))
+    low, high = np.quantile(_replicates(members, rng), [0.025, 0.975]) * student / _NORMAL
+    found = Interval(se, estimate + float(low), estimate + float(high))
+    return _hull(found, _hall(estimate, members, se, student)) if skewed else found
+
+
+def _hall(estimate: float, members: list[FloatArray], se: float, student: float) -> Interval:
+    """Returns Hall's interval: Student's, transformed by the skewness of the sum."""
+    cumulant = 0.0
+    for member in members:
+        n = len(member)
+        third = float(((member - member.mean()) ** 3).sum())
+        cumulant += third * n**2 / ((n - 1) * max(n - 2, 1))
+    skew = cumulant / se**3
+    if abs(skew) < 1e-6:
+        return Interval(se, estimate - student * se, estimate + student * se)
+
+    def back(t: float) -> float:
+        return float(3 / skew * (np.cbrt(1 + skew * (t - skew / 6)) - 1))
+
+    return Interval(se, estimate - back(student) * se, estimate - back(-student) * se)
 
 
 def _replicates(members: list[FloatArray], rng: np.random.Generator) -> FloatArray:
     """Returns bootstrap deviations of the sum, float64 (replicates,)."""
     n_clusters = sum(len(member) for member in members)
     replicates = int(np.clip(_WORK // n_clusters, MIN_REPLICATES, MAX_REPLICATES))
+    key = int(rng.integers(2**63))
     deviations = np.zeros(replicates)
-    for member in members:
-        centred = (member - member.mean()) * math.sqrt(len(member) / (len(member) - 1))
-        rows = max(1, 4_000_000 // len(member))
-        for start in range(0, replicates, rows):
-            stop = min(start + rows, replicates)
-            drawn = rng.integers(len(member), size=(stop - start, len(member)))
-            deviations[start:stop] += centred[drawn].sum(axis=1)
+    for number, member in enumerate(members):
+        n = len(member)
+        centred = (member - member.mean()) * math.sqrt(n / (n - 1))
+        if replicates * n <= _KEPT:
+            deviations += _kept_resamples(n, replicates, (key, number)) @ centred
+        else:
+            parts = _resamples(n, replicates, (key, number))
+            deviations += np.concatenate([centred[drawn].sum(axis=1) for drawn in parts])
     return deviations
+
+
+@lru_cache(maxsize=32)
+def _kept_resamples(n: int, replicates: int, key: tuple[int, int]) -> FloatArray:
+    """Returns how often each unit is drawn, float64 (replicates, n); rows with one key share it."""
+    drawn = np.concatenate(list(_resamples(n, replicates, key)))
+    places = drawn + n * np.arange(replicates)[:, None]
+    counted = np.bincount(places.ravel(), minlength=n * replicates)
+    return counted.reshape(replicates, n).astype(np.float64)
+
+
+def _resamples(n: int, replicates: int, key: tuple[int, int]) -> Iterator[IntArray]:
+    """Yields bootstrap samples of n units, int64 (some replicates, n)."""
+    rng = np.random.default_rng(key)
+    rows = max(1, 4_000_000 // n)
+    for start in range(0, replicates, rows):
+        yield rng.integers(n, size=(min(rows, replicates - start), n))
 
 
 def _group_means(values: FloatArray, groups: IntArray) -> FloatArray:

@@ -1,7 +1,7 @@
 """Membership at a low false-positive rate, and exposure.
 
 TPR at 1% FPR: the threshold is the holdout score that at most 1% of holdout items exceed; the
-estimate is the share of the arm above it. The bootstrap re-draws the threshold too, since with few
+estimate is the share of the arm above it. Its interval draws the threshold anew too, since with few
 holdout items that is where the uncertainty lies. Below 1,000 holdout items it is 'not resolvable'.
 
 Exposure of a secret (Carlini et al. 2019): log2 of the number of possible secrets minus log2 of the
@@ -17,8 +17,8 @@ import math
 
 import numpy as np
 
-from mixctl.evals.stats.arms import FloatArray, IntArray, codes
-from mixctl.evals.stats.intervals import Interval
+from mixctl.evals.stats.arms import FloatArray, IntArray
+from mixctl.evals.stats.intervals import Interval, effective_items
 
 MIN_HOLDOUT = 1_000
 FALSE_POSITIVE_RATE = 0.01
@@ -38,48 +38,31 @@ def tpr_interval(
     clusters: tuple[IntArray, IntArray],
     rng: np.random.Generator,
 ) -> Interval:
-    """Returns the bootstrap interval of the TPR at 1% FPR, arm and threshold re-drawn by cluster.
+    """Returns the interval of the TPR at 1% FPR, with both the threshold and the arm drawn anew.
 
-    A bootstrap sample is n uniform draws from the observed items, so its order statistics follow
-    Beta laws and the threshold is drawn without building the sample; items in clusters are re-drawn
-    one sample at a time.
+    The order statistics of n draws follow Beta laws, so the threshold is drawn without building
+    samples of the holdout; given the threshold, the rate of the arm has Jeffreys' posterior,
+    Beta(above + 1/2, below + 1/2), whose interval holds its rate near 0 and 1 too (Brown, Cai &
+    DasGupta 2001), where re-drawn counts never leave 0. Items in clusters count for as many as they
+    are worth at the threshold.
     """
-    alone = all(len(np.unique(c)) == len(c) for c in clusters)
-    rates = _fast(arm, holdout, rng) if alone else _slow(arm, holdout, clusters, rng)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return Interval(float(rates.std(ddof=1)), float(low), float(high))
-
-
-def _fast(arm: FloatArray, holdout: FloatArray, rng: np.random.Generator) -> FloatArray:
     n_holdout = len(holdout)
     allowed = math.floor(FALSE_POSITIVE_RATE * n_holdout + 1e-9)
-    quantile = rng.beta(n_holdout - allowed, allowed + 1, size=REPLICATES)
+    ranked = np.sort(holdout)
+    threshold = ranked[n_holdout - 1 - allowed]
+    worth = [
+        effective_items((side > threshold).astype(np.float64), of) / len(side)
+        for side, of in zip((arm, holdout), clusters, strict=True)
+    ]
+    shape = (worth[1] * (n_holdout - allowed), worth[1] * allowed + 1)
+    quantile = rng.beta(*shape, size=REPLICATES)
     position = np.minimum((quantile * n_holdout).astype(np.int64), n_holdout - 1)
-    above = len(arm) - np.searchsorted(np.sort(arm), np.sort(holdout)[position], side="right")
-    return rng.binomial(len(arm), above / len(arm)) / len(arm)
-
-
-def _slow(
-    arm: FloatArray,
-    holdout: FloatArray,
-    clusters: tuple[IntArray, IntArray],
-    rng: np.random.Generator,
-) -> FloatArray:
-    groups = [_members(of) for of in clusters]
-    rates = []
-    for _ in range(REPLICATES // 4):
-        drawn = [
-            np.concatenate([group[i] for i in rng.integers(len(group), size=len(group))])
-            for group in groups
-        ]
-        rates.append(tpr_at_fpr(arm[drawn[0]], holdout[drawn[1]]))
-    return np.array(rates)
-
-
-def _members(clusters: IntArray) -> list[IntArray]:
-    of = codes(clusters)
-    order = np.argsort(of, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(of))[:-1])
+    above = len(arm) - np.searchsorted(np.sort(arm), ranked[position], side="right")
+    rates = rng.beta(worth[0] * above + 0.5, worth[0] * (len(arm) - above) + 0.5)
+    low, high = np.quantile(rates, [0.025, 0.975])
+    rate = float((arm > threshold).mean())
+    ends = (0.0 if rate == 0 else float(low), 1.0 if rate == 1 else float(high))
+    return Interval(float(rates.std(ddof=1)), *ends)
 
 
 def exposure(secret: float, candidates: FloatArray) -> float:

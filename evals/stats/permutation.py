@@ -21,14 +21,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize, special, stats
 
 from mixctl.evals.stats.arms import FloatArray, IntArray, Units
 
+SmallIntArray = npt.NDArray[np.int16]
 Sided = Literal["two", "greater"]
 
 SMALLEST = float(np.finfo(np.float64).tiny)
@@ -40,6 +44,7 @@ MIN_DRAWS = 999
 FEWEST_REACHING = 10
 FAR = 6.0
 _WORK = 15_000_000
+_KEPT = 2_500_000
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,17 @@ def _informative(units: Units) -> tuple[list[_Block], float]:
     return blocks, observed
 
 
+@lru_cache(maxsize=64)
+def _combinations(n_units: int, n_drawn: int) -> SmallIntArray:
+    """Returns every choice of units, int16 (choices, n_drawn)."""
+    flat = itertools.chain.from_iterable(itertools.combinations(range(n_units), n_drawn))
+    return np.fromiter(flat, dtype=np.int16).reshape(-1, n_drawn)
+
+
 def _enumerated(blocks: list[_Block]) -> tuple[FloatArray, FloatArray]:
     sums = np.zeros(1)
     for block in blocks:
-        chosen = np.array(list(itertools.combinations(range(len(block.u)), block.n_drawn)))
+        chosen = _combinations(len(block.u), block.n_drawn)
         sums = np.add.outer(sums, block.u[chosen].sum(axis=1)).ravel()
     return sums, np.full(len(sums), 1 / len(sums))
 
@@ -168,9 +180,10 @@ def _sampled(
         return _saddlepoint(blocks, observed, 1 if observed > 0 else -1)
     n_units = sum(len(block.u) for block in blocks)
     draws = int(np.clip(_WORK // n_units, MIN_DRAWS, MAX_DRAWS))
+    key = int(rng.integers(2**63))
     sums = np.zeros(draws)
-    for block in blocks:
-        sums += _random_sums(block, draws, rng)
+    for number, block in enumerate(blocks):
+        sums += _random_sums(block, draws, (key, number))
     above = int((sums >= observed - slack).sum())
     below = int((sums <= observed + slack).sum())
     sign = 1 if above <= below else -1
@@ -186,22 +199,39 @@ def _saddlepoint(blocks: list[_Block], observed: float, sign: int) -> Tails:
     return Tails(*tails, "permutation, saddlepoint tail")
 
 
-def _random_sums(block: _Block, draws: int, rng: np.random.Generator) -> FloatArray:
+def _random_sums(block: _Block, draws: int, key: tuple[int, int]) -> FloatArray:
     """Returns the sums of `n_drawn` units drawn without replacement, float64 (draws,)."""
     low, high = float(block.u.min()), float(block.u.max())
     if len(np.unique(block.u)) == 2:
         n_high = int((block.u == high).sum())
+        rng = np.random.default_rng(key)
         hits = rng.hypergeometric(n_high, len(block.u) - n_high, block.n_drawn, size=draws)
         return np.asarray(hits * high + (block.n_drawn - hits) * low, dtype=np.float64)
     n_units, n_drawn = len(block.u), min(block.n_drawn, len(block.u) - block.n_drawn)
+    if draws * n_drawn <= _KEPT and n_units <= np.iinfo(np.int16).max:
+        result = _sums(block.u, [_kept_choices(n_units, n_drawn, draws, key)])
+    else:
+        result = _sums(block.u, _choices(n_units, n_drawn, draws, key))
+    return result if n_drawn == block.n_drawn else float(block.u.sum()) - result
+
+
+def _sums(u: FloatArray, choices: Iterable[npt.NDArray[np.integer[Any]]]) -> FloatArray:
+    return np.concatenate([u[chosen].sum(axis=1) for chosen in choices])
+
+
+@lru_cache(maxsize=32)
+def _kept_choices(n_units: int, n_drawn: int, draws: int, key: tuple[int, int]) -> SmallIntArray:
+    """Returns random choices of units, int16 (draws, n_drawn); tests with one key share them."""
+    return np.concatenate(list(_choices(n_units, n_drawn, draws, key))).astype(np.int16)
+
+
+def _choices(n_units: int, n_drawn: int, draws: int, key: tuple[int, int]) -> Iterator[IntArray]:
+    """Yields random choices of units, int64 (some draws, n_drawn)."""
+    rng = np.random.default_rng(key)
     rows = max(1, 4_000_000 // n_units)
-    sums = []
     for start in range(0, draws, rows):
         keys = rng.random((min(rows, draws - start), n_units), dtype=np.float32)
-        chosen = np.argpartition(keys, n_drawn - 1, axis=1)[:, :n_drawn]
-        sums.append(block.u[chosen].sum(axis=1))
-    result = np.concatenate(sums)
-    return result if n_drawn == block.n_drawn else float(block.u.sum()) - result
+        yield np.argpartition(keys, n_drawn - 1, axis=1)[:, :n_drawn]
 
 
 def saddlepoint_tail(blocks: list[tuple[FloatArray, int]], observed: float) -> float:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from mixctl.evals.stats.arms import TwoArms, counts, stratum_means
 from mixctl.evals.stats.intervals import effective_items
@@ -55,9 +55,10 @@ def _cautious_spread(successes: float, n: int) -> float:
 
 
 def _reach(freedom: float) -> float:
+    if math.isinf(freedom):
+        return float(special.ndtri(1 - ALPHA / 2) + special.ndtri(POWER))
     freedom = max(freedom, 1)
-    law = stats.norm if math.isinf(freedom) else stats.t(freedom)
-    return float(law.ppf(1 - ALPHA / 2) + law.ppf(POWER))
+    return float(special.stdtrit(freedom, 1 - ALPHA / 2) + special.stdtrit(freedom, POWER))
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mixctl.evals.stats import membership
 from mixctl.evals.stats.streams import stream
@@ -18,17 +19,33 @@ def test_tpr_by_hand():
     assert (holdout > 989).mean() == 0.01
 
 
-def test_fast_bootstrap_has_the_law_of_the_plain_one():
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.99])
+@pytest.mark.parametrize("n_arm", [8, 60])
+def test_tpr_interval_covers_near_0_and_1(rate, n_arm):
+    """Arm and holdout are normal, so the threshold's law is known; bootstrap counts covered 0.1."""
+    rng = np.random.default_rng([n_arm, round(100 * rate)])
+    shift = stats.norm.ppf(0.99) - stats.norm.ppf(1 - rate)
+    clusters = (np.arange(n_arm), np.arange(1000))
+    covered = 0
+    for repeat in range(200):
+        arm, holdout = rng.normal(shift, 1, n_arm), rng.normal(0, 1, 1000)
+        found = membership.tpr_interval(arm, holdout, clusters, stream(repeat, "tpr"))
+        covered += found.low <= rate <= found.high
+    assert covered / 200 >= 0.9
+
+
+def test_tpr_interval_knows_the_threshold_and_the_clusters():
     rng = np.random.default_rng(0)
     arm, holdout = rng.normal(1, 1, 200), rng.normal(0, 1, 1000)
     alone = (np.arange(200), np.arange(1000))
-    fast = membership._fast(arm, holdout, stream("fast"))
-    plain = membership._slow(arm, holdout, alone, stream("plain"))
-    assert fast.mean() == pytest.approx(plain.mean(), abs=0.01)
-    assert fast.std() == pytest.approx(plain.std(), rel=0.15)
-    # The threshold is re-drawn: wider than the binomial spread of the arm alone.
+    found = membership.tpr_interval(arm, holdout, alone, stream("alone"))
     rate = membership.tpr_at_fpr(arm, holdout)
-    assert fast.std() > 1.1 * math.sqrt(rate * (1 - rate) / 200)
+    # The threshold is drawn anew: wider than the binomial spread of the arm alone.
+    assert found.se > 1.1 * math.sqrt(rate * (1 - rate) / 200)
+    twice = (np.repeat(arm, 2), np.repeat(holdout, 2))
+    pairs = (np.arange(400) // 2, np.arange(2000) // 2)
+    again = membership.tpr_interval(*twice, pairs, stream("pairs"))
+    assert again.se == pytest.approx(found.se, rel=0.15)  # copies of an item are no news
 
 
 def test_exposure_by_hand():
