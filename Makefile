@@ -22,6 +22,7 @@ help:
 	@echo "make demo       plant two experiments, train with and without them, score (under 10 minutes)"
 	@echo "make test       the tests, but for the slow ones"
 	@echo "make test-slow  the slow tests"
+	@echo "make test-browser  the report in a headless Chromium (as root on Debian it installs one)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
@@ -47,10 +48,22 @@ demo: $(STAMP)
 	@$(BIN)/mixctl demo --out $(DEMO_OUT)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --maxprocesses 8 -m "not slow"
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --maxprocesses 8 -m "not slow and not browser"
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
+
+.PHONY: test-browser chromium
+test-browser: $(STAMP) chromium
+	@$(BIN)/python -m pytest -m browser tests/evals
+
+# Debian's own package: nothing else is downloaded.
+chromium: $(STAMP)
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null; } \
+	  || { echo "the report's tests need chromium: apt-get install chromium" >&2; exit 2; }
+	@command -v chromium > /dev/null || { echo "installing chromium" && apt-get -qq update \
+	  && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
+	  > $(VENV)/chromium.log 2>&1 || { cat $(VENV)/chromium.log >&2; exit 1; }
 
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py

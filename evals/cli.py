@@ -86,7 +86,8 @@ def eval_command(
 
 @click.command(name="report", context_settings=_HELP)
 @click.argument("results_dir", metavar="RESULTS_DIR", type=_FOLDER)
-def report_command(results_dir: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the path and the findings as JSON.")
+def report_command(results_dir: Path, as_json: bool) -> None:
     r"""Write RESULTS_DIR/report.html from the results of `mixctl eval`.
 
     The file needs no network and no other file.
@@ -95,10 +96,17 @@ def report_command(results_dir: Path) -> None:
     Examples:
       mixctl report results
       mixctl report results && xdg-open results/report.html
+      # what was found, for a script
+      mixctl report results --json
     """
-    from mixctl.evals.report import write_report
+    from mixctl.evals import findings, report, results
 
-    click.echo(str(write_report(results_dir)))
+    path = report.write_report(results_dir)
+    if not as_json:
+        click.echo(str(path))
+        return
+    found = findings.as_json(findings.findings(results.read_results(results_dir)))
+    click.echo(json.dumps({"report": str(path), "findings": found}, sort_keys=True, indent=1))
 
 
 def _device(name: str | None) -> str | None:

@@ -1,7 +1,13 @@
-"""report.html: what was found, how large, how sure; then the pictures and the tables.
+"""report.html: what was found, how large, how sure; then the pictures, the rows and the tests.
 
-One file, no network: styles and pictures are inside. The text of the template is in
-templates/report.html.j2; jinja2 escapes every value, so a name with markup stays text.
+One file, no script, no network: styles and pictures are inside, and the page forbids itself to load
+anything. Every number links to its row of results.parquet, every row to the test behind it. The
+text of the template is in templates/; jinja2 escapes every value, so a name with markup stays text.
+
+    findings.py     verdicts in words: the first screen
+    pictures*.py    which pictures, their captions and numbers; charts*.py draws them
+    report_rows.py  which rows are shown, and their anchors
+    glossary.py     the tests explained
 """
 
 from __future__ import annotations
@@ -9,59 +15,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mixctl.evals import charts, formatting
+from mixctl.evals import charts, findings, formatting, glossary, item_scores, report_rows
+from mixctl.evals.metric_words import described
+from mixctl.evals.picture import Drawn, Picture
+from mixctl.evals.pictures import pictures
+from mixctl.evals.report_rows import Group, Placed
 from mixctl.evals.results import REPORT_NAME, Results, read_results
 from mixctl.evals.rows import Row
 from mixctl.shards.files import write_text
 
-ALPHA = 0.05
-MAX_TABLE_ROWS = 400
-MAX_PICTURED = 3
-"""metrics of an experiment that are drawn, the primary one first; the tables have all"""
-_AGAINST = {
-    "did": "the holdout, beyond the twin's difference",
-    "holdout": "the holdout",
-    "twin": "the twin",
-    "level": "chance",
-}
+if TYPE_CHECKING:
+    from jinja2 import Template
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """The first line on an experiment."""
-
-    word: str
-    css: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An SVG with its heading and what it shows."""
-
-    heading: str
-    caption: str
-    svg: str
+WHOLE_MODEL = "model"
+"""the kind of rows on the model as a whole; they are no experiment's"""
 
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment as the report shows it."""
+    """An experiment as the report shows it.
 
-    name: str
+    Attributes:
+        anchor: its id on the page.
+        finding: what is said first.
+        about: what results.json says of it.
+        control: the twin's own arm - holdout at the same step: the negative control; or None.
+        legend: arm, swatch.
+        pictures: in the order they are shown.
+        groups: the rows that are shown.
+        n_hidden: rows that are in results.parquet alone.
+    """
+
     anchor: str
-    kind: str
-    primary: Row
-    twin: Row | None
-    verdict: Verdict
+    finding: findings.Finding
+    about: dict[str, Any]
+    control: Placed | None
     legend: list[tuple[str, str]]
     pictures: list[Picture]
-    last: list[Row]
-    earlier: list[Row]
+    groups: list[Group]
     n_hidden: int
-    about: dict[str, Any]
 
 
 def write_report(out: Path) -> Path:
@@ -71,12 +65,33 @@ def write_report(out: Path) -> Path:
         InputError: when the folder holds no finished eval.
     """
     path = out / REPORT_NAME
-    write_text(path, render(read_results(out)))
+    write_text(path, render(read_results(out), out))
     return path
 
 
-def render(found: Results) -> str:
-    """Returns the HTML of a report."""
+def render(found: Results, out: Path) -> str:
+    """Returns the HTML of a report; the scores of items are read from `out`."""
+    said = findings.findings(found)
+    scored = [finding for finding in said if finding.row is not None]
+    steps = {finding.row.step for finding in scored if finding.row is not None}
+    samples = item_scores.SampleFiles(out, next(iter(steps), None))
+    sections = [_section(found, finding, samples, f"e{n}") for n, finding in enumerate(scored)]
+    whole = report_rows.of_kind(found, WHOLE_MODEL)
+    return _template().render(
+        found=found,
+        summary=found.summary,
+        findings=said,
+        tally=findings.tally(said),
+        sections=sections,
+        anchors={section.finding.experiment: section.anchor for section in sections},
+        whole=whole,
+        notes=[*found.notes, *([] if samples.any else [item_scores.MISSING])],
+        tests=[*glossary.TESTS, glossary.OTHER, glossary.NO_TEST],
+        numbers=glossary.NUMBERS,
+    )
+
+
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -93,95 +108,61 @@ def render(found: Results) -> str:
         probability=formatting.probability,
         drawn=Markup,
     )
-    environment.globals["interval"] = formatting.interval
-    template = environment.get_template("report.html.j2")
-    sections = [_section(found, row) for row in found.primary]
-    return template.render(found=found, summary=found.summary, sections=sections, alpha=ALPHA)
+    environment.globals.update(
+        interval=formatting.interval,
+        test_of=glossary.test_of,
+        method_of=glossary.method_of,
+        described=described,
+        with_unit=findings.with_unit,
+        alpha=findings.ALPHA,
+    )
+    return environment.get_template("report.html.j2")
 
 
-def _section(found: Results, primary: Row) -> Section:
-    rows = [row for row in found.rows if row.experiment == primary.experiment]
-    about = found.summary["experiments"][primary.experiment]
+def _section(
+    found: Results, finding: findings.Finding, samples: item_scores.SampleFiles, anchor: str
+) -> Section:
+    primary = finding.row
+    if primary is None:
+        raise ValueError(f"{finding.experiment} was not scored")
+    rows = report_rows.of_experiment(found, finding.experiment)
+    about = found.summary["experiments"][finding.experiment]
     look = charts.looks(about["arms"], [arm for arm in about["arms"] if arm in about["timeline"]])
-    twin_checkpoints = {r.checkpoint for r in rows if r.model == "twin" and r.step == primary.step}
-    last = [r for r in rows if r.checkpoint in {primary.checkpoint, *twin_checkpoints}]
-    last = [row for row in last if row.stratum is None]
-    shown = {id(row) for row in last}
-    earlier = [row for row in rows if id(row) not in shown]
-    return Section(
-        name=primary.experiment,
-        anchor=f"e-{found.primary.index(primary)}",
-        kind=primary.kind,
+    steps = [c["step"] for c in found.summary["checkpoints"] if c["step"] is not None]
+    drawn = Drawn(
+        name=anchor,
         primary=primary,
-        twin=_same_in_twin(rows, primary),
-        verdict=verdict(primary),
-        legend=[(arm, charts.css_colour(look[arm])) for arm in about["arms"]],
-        pictures=_pictures(found, rows, primary, look),
-        last=last,
-        earlier=earlier[:MAX_TABLE_ROWS],
-        n_hidden=max(0, len(earlier) - MAX_TABLE_ROWS),
+        rows=rows,
+        look=look,
+        arms=about["arms"],
+        scores=samples.scores(primary),
         about=about,
+        run_steps=found.summary["build"]["steps"],
+        checkpoints=steps,
+    )
+    made = pictures(drawn)
+    control = _same_in_twin(rows, primary)
+    quoted = {place for picture in made for place in picture.places} | {finding.place or 0}
+    if control is not None:
+        quoted.add(control.place)
+    shown = report_rows.shown(rows, primary.step, quoted)
+    return Section(
+        anchor=anchor,
+        finding=finding,
+        about=about,
+        control=control,
+        legend=[(arm, charts.swatch(look[arm])) for arm in about["arms"]],
+        pictures=made,
+        groups=report_rows.grouped(shown),
+        n_hidden=len(rows) - len(shown),
     )
 
 
-def _same_in_twin(rows: Sequence[Row], primary: Row) -> Row | None:
+def _same_in_twin(rows: Sequence[Placed], primary: Row) -> Placed | None:
     """Returns the negative control: the twin's own arm - holdout at the same step."""
     wanted = (primary.arm, None, primary.metric, "twin", primary.step, "holdout")
-    for row in rows:
+    for placed in rows:
+        row = placed.row
         if (row.arm, row.stratum, row.metric, row.model, row.step, row.contrast) == wanted:
-            return row
+            return placed
     return None
-
-
-def verdict(row: Row) -> Verdict:
-    """Returns what the primary row says in words."""
-    if row.estimate is None:
-        return Verdict("no result", "none", row.note or "There is no estimate.")
-    against = _AGAINST[row.contrast]
-    size = f"{row.metric} {formatting.number(row.estimate, signed=row.contrast != 'level')}"
-    if row.p_value is None:
-        compared = "" if row.contrast == "level" else f" against {against}"
-        why = f": {row.note}" if row.note else ""
-        return Verdict("no test", "none", f"{row.arm}, {size}{compared}{why}.")
-    if row.q_value is not None and row.q_value <= ALPHA:
-        lower = row.estimate <= 0 and row.contrast != "level"
-        word = "lower" if lower else "higher"
-        return Verdict("found", "found", f"{row.arm} is {word} than {against}: {size}.")
-    sentence = f"{row.arm} is not told apart from {against}: {size}."
-    if row.mde is not None:
-        least = formatting.number(row.mde)
-        sentence += f" Effects below {least} would be missed more often than one time in five."
-    return Verdict("not found", "open", sentence)
-
-
-def _pictures(
-    found: Results, rows: Sequence[Row], primary: Row, look: dict[str, charts.Look]
-) -> list[Picture]:
-    pictures = []
-    levels = [row for row in rows if row.contrast == "level" and row.stratum is None]
-    metrics = dict.fromkeys([primary.metric, *(row.metric for row in levels)])
-    for metric in list(metrics)[:MAX_PICTURED]:
-        of_metric = [row for row in levels if row.metric == metric]
-        name = f"{primary.experiment}-{found.primary.index(primary)}-{metric}"
-        at_last = [row for row in of_metric if row.step == primary.step]
-        if at_last:
-            svg = charts.dose_response(f"{name}-dose", at_last, look)
-            caption = "mean per arm with 95% intervals; filled: run, hollow: twin"
-            step = "the last checkpoint" if primary.step is None else f"step {primary.step}"
-            pictures.append(Picture(f"{metric} by dose at {step}", caption, svg))
-        if svg_or_none := charts.curves(f"{name}-curves", of_metric, look):
-            caption = "lines: run, with 95% bands; dotted: twin"
-            pictures.append(Picture(f"{metric} over training", caption, svg_or_none))
-    return pictures + _timeline(found, primary, look)
-
-
-def _timeline(found: Results, primary: Row, look: dict[str, charts.Look]) -> list[Picture]:
-    about = found.summary["experiments"][primary.experiment]
-    steps = [c["step"] for c in found.summary["checkpoints"] if c["step"] is not None]
-    name = f"{primary.experiment}-{found.primary.index(primary)}-timeline"
-    run_steps = found.summary["build"]["steps"]
-    svg = charts.timeline(name, about["timeline"], look, run_steps, steps)
-    if svg is None:
-        return []
-    caption = "copies placed in each fortieth of the run; dotted: checkpoints"
-    return [Picture("When copies were placed", caption, svg)]

@@ -134,7 +134,7 @@ def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _schema(metrics: Sequence[str]) -> pa.Schema:
-    text = ["experiment", "item", "arm"]
+    text = ["experiment", "item", "arm", "stratum"]
     columns = [(name, pa.string()) for name in text]
     columns += [("copies", pa.int64()), ("seen", pa.int64()), ("checkpoint", pa.string())]
     columns += [("step", pa.int64()), ("model", pa.string()), ("n_tokens", pa.int64())]
@@ -156,6 +156,7 @@ def _experiment_table(
         "experiment": [experiment.name] * n,
         "item": [item.name for item in experiment.items],
         "arm": experiment.arms.tolist(),
+        "stratum": experiment.strata.tolist(),
         "copies": experiment.copies,
         "seen": seen,
         "checkpoint": [checkpoint.name] * n,

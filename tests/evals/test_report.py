@@ -1,30 +1,55 @@
-"""report.html: self-contained, escaped, repeatable."""
+"""report.html without a browser: what it says, that it is whole, escaped and repeatable."""
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 from click.testing import CliRunner
 
-from mixctl.evals import cli, report, run
+from mixctl.evals import cli, glossary, report, report_rows, run
 from mixctl.evals.formatting import number, probability
+from mixctl.evals.results import read_results
 from mixctl.shards.errors import InputError
 from tests.evals import tiny
+from tests.evals.made_results import NASTY, made_results
 
-NASTY = "<script>alert(1)</script>"
+VOID = {"meta", "link", "br"}
+UNCLOSED = {"td", "th"}
+"""elements whose end tag the template leaves out where HTML allows it"""
 
 
-class _Tags(HTMLParser):
-    def __init__(self) -> None:
+class _Page(HTMLParser):
+    """A page's tags, ids, links within it, headings, rows by id, and what is not closed."""
+
+    def __init__(self, text):
         super().__init__()
-        self.seen: list[str] = []
-        self.ids: list[str] = []
+        self.tags, self.ids, self.links, self.levels = [], [], [], []
+        self.rows, self.open, self.row = {}, [], None
+        self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.seen.append(tag)
-        self.ids += [value for name, value in attrs if name == "id"]
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if tag == "a" else []
+        self.levels += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
+        if tag == "tr":
+            self.row = self.rows.setdefault(given.get("id"), [])
+        if tag in UNCLOSED and self.row is not None:
+            self.row.append("")
+        if tag not in VOID | UNCLOSED:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in UNCLOSED:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.row:
+            self.row[-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -32,42 +57,117 @@ def results(evaluated):
     return evaluated[1]
 
 
-def _page(out):
+def _html(out):
     return report.write_report(out).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def page(results):
-    return _page(results)
+def html(results):
+    return _html(results)
 
 
-def test_self_contained(page):
-    assert not re.search(r'(src|href)="(https?:)?//', page) and "@import" not in page
-    tags = _Tags()
-    tags.feed(page)
-    assert "script" not in tags.seen and "svg" in tags.seen
-    assert len(tags.ids) == len(set(tags.ids))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return made_results(tmp_path_factory.mktemp("made") / "results")
 
 
-def test_shows_every_experiment_its_primary_row_and_its_pictures(page):
+@pytest.mark.parametrize("which", ["results", "made"])
+def test_one_file_without_script_whose_links_all_lead_somewhere(which, request):
+    text = _html(request.getfixturevalue(which))
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", text) and "@import" not in text
+    page = _Page(text)
+    assert page.open == [] and "svg" in page.tags
+    assert not {"script", "img", "iframe", "object", "link", "form"} & set(page.tags)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("#") for link in page.links)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert page.levels[0] == 1 and page.levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(page.levels, page.levels[1:]))  # noqa: B905
+
+
+def test_every_experiment_has_its_pictures_with_words_for_them(html):
     for name in ("facts", "leak", "secrets"):
-        assert f">{name}</a>" in page
-    assert page.count("<svg") == 3 * 1 + 2 * (3 + 2 + 2)  # timelines; dose and curves per metric
-    assert "accuracy by dose at step 10" in page and "prefers-color-scheme: dark" in page
-    assert "#0a0b0" not in page and "#01020" not in page  # stand-in colours are replaced
-    assert "The same arm against the holdout in the twin" in page
+        assert f">{name}</a>" in html
+    drawn = re.findall(r'<svg role="img" aria-label="([^"]+)"', html)
+    kinds = ["Dose-response", "Trajectories", "Histograms", "Placement", "ROC"]
+    assert [sum(label.startswith(kind) for label in drawn) for kind in kinds] == [6, 6, 3, 3, 2]
+    assert len(drawn) == html.count("<figure>") == 20
+    assert "Histograms of exposure (bits) by arm: holdout, x2, x8" in drawn
+    assert any(label.startswith("ROC of x8 against holdout by log-likelihood;") for label in drawn)
+    assert "accuracy by dose at step 10" in html and "prefers-color-scheme: dark" in html
+    assert "#0a0b0" not in html and "#01020" not in html  # stand-in colours are replaced
+    assert "Negative control: in the twin" in html
 
 
-def test_markup_in_names_stays_text(tmp_path):
+def test_the_rows_on_the_page_are_those_of_the_table_and_name_their_test(results, html):
+    page, rows = _Page(html), read_results(results).rows
+    shown = {int(key[1:]): cells for key, cells in page.rows.items() if re.match(r"r\d", key or "")}
+    assert set(shown) == set(range(len(rows)))  # few enough to show them all
+    for place, cells in shown.items():
+        row = rows[place]
+        assert cells[:2] == [str(place), row.metric] and cells[5] == row.contrast
+        assert cells[6] == number(row.estimate) and cells[8] == probability(row.p_value)
+        assert cells[9] == (probability(row.q_value) if row.primary else "expl.")
+        assert cells[12] == glossary.method_of(row)
+
+
+def test_quoted_rows_are_shown_however_many_rows_there_are(results, monkeypatch):
+    monkeypatch.setattr(report_rows, "MAX_OTHERS", 0)
+    text = _html(results)
+    page = _Page(text)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert re.search(r"\d more rows, of earlier checkpoints and single strata, are in", text)
+
+
+def test_every_verdict_in_words(made):
+    text = _html(made)
+    cells = re.findall(r'<td role="cell" class="(?:what|remark small)".*', text)
+    words = " | ".join(re.sub("<[^>]+>", "", cell) for cell in cells)
+    nats, accuracy = "nats log-likelihood, x16", "accuracy, x16"
+    for said in (
+        "it fell over",
+        f"+9.50 {nats} vs holdout, beyond twin | the design finds 1.90 nats or more",
+        f"+0.020 {accuracy} vs holdout, beyond twin | not detectable at this size: the design finds"
+        " 0.210 or more",
+        "smallest detectable effect unknown: too few holdout items, or they have no spread",
+        "−0.100 share continued verbatim, x16, run vs twin | the items were never placed",
+    ):
+        assert said in words
+    order = re.findall(r'class="chip ([a-z-]+)" href', text)
+    assert order == ["not-scored", "found", "not-found", "no-test"]
+    assert "ROC at low false-positive rates" in text
+
+
+def test_the_model_as_a_whole_is_no_finding(made):
+    text = _html(made)
+    before, _, after = text.partition("The model as a whole</h2>")
+    assert "validation loglikelihood" in after and "validation loglikelihood" not in before
+    assert "(model)" not in before
+
+
+def test_without_samples_it_says_what_is_left_out(tmp_path):
+    text = _html(made_results(tmp_path / "results", samples=False))
+    assert "no ROC curves, no histograms of scores" in text
+    assert 'aria-label="ROC' not in text and 'aria-label="Dose-response' in text
+
+
+def test_a_roc_curve_that_is_not_the_rows_is_not_drawn(tmp_path):
+    """Scores that do not give the AUC of the row belong to another eval."""
+    out = made_results(tmp_path / "results")
+    (run,), (twin,) = ((out / "samples").glob(f"{model}-*") for model in ("run", "twin"))
+    run.write_bytes(twin.read_bytes())
+    assert 'aria-label="ROC' not in _html(out)
+
+
+def test_markup_in_names_stays_text(tmp_path, made):
     items = tiny.documents({f"holdout{NASTY}": (4, 0), f"x2{NASTY}": (4, 2)})
     build = tiny.make_build(tmp_path / "build", {f"e{NASTY}": ("documents", items)})
-    made = tiny.make_checkpoint(tmp_path / "c", tiny.tiny_model(), build, 10)
-    run.evaluate(run.Settings(build, (made,), tmp_path / "out"))
-    page = _page(tmp_path / "out")
-    tags = _Tags()
-    tags.feed(page)
-    assert "script" not in tags.seen and NASTY not in page
-    assert "&lt;script&gt;" in page
+    checkpoint = tiny.make_checkpoint(tmp_path / "c", tiny.tiny_model(), build, 10)
+    run.evaluate(run.Settings(build, (checkpoint,), tmp_path / "out"))
+    for out in (tmp_path / "out", made):
+        text = _html(out)
+        assert "script" not in _Page(text).tags and NASTY not in text
+        assert "&lt;script&gt;" in text
 
 
 def test_missing_and_broken_results(results, tmp_path):
@@ -80,10 +180,22 @@ def test_missing_and_broken_results(results, tmp_path):
         report.write_report(tmp_path)
 
 
-def test_the_command_writes_the_same_page_again(results, page):
+def test_the_command_writes_the_same_page_again(results, html):
     done = CliRunner().invoke(cli.report_command, [str(results)])
     assert done.exit_code == 0 and done.output.strip() == str(results / "report.html")
-    assert (results / "report.html").read_text(encoding="utf-8") == page
+    assert (results / "report.html").read_text(encoding="utf-8") == html
+
+
+def test_the_command_prints_json(made):
+    done = CliRunner().invoke(cli.report_command, [str(made), "--json"])
+    plain = json.loads(done.output)
+    assert done.exit_code == 0 and plain["report"] == str(made / "report.html")
+    found = {finding["experiment"]: finding for finding in plain["findings"]}
+    assert list(found)[:2] == ["broken", "canaries"]
+    assert found["broken"]["verdict"] == "not scored" and found["broken"]["result"] is None
+    assert found["canaries"]["row"] == 0 and found["canaries"]["result"]["estimate"] == 9.5
+    assert found["quiet"]["verdict"] == "not found" and found["never"]["verdict"] == "no test"
+    assert "(model)" not in found
 
 
 def test_numbers():

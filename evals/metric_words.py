@@ -1,0 +1,102 @@
+"""Metrics in words: what a number in results.parquet is, and its unit.
+
+described("loglikelihood")  -> log-likelihood, in nats
+described("exact_50")       -> share continued verbatim after 50 tokens
+described("auc_min_k")      -> AUC on Min-K%
+described("my_metric")      -> my metric, no unit: a scorer of someone else's
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_NATS = "nats"
+
+
+@dataclass(frozen=True)
+class Described:
+    """A metric in words.
+
+    Attributes:
+        words: what it is.
+        unit: behind the number; empty for shares and other plain numbers.
+    """
+
+    words: str
+    unit: str = ""
+
+    @property
+    def axis(self) -> str:
+        """Returns the label of an axis."""
+        return f"{self.words} ({self.unit})" if self.unit else self.words
+
+
+_WHOLE = {
+    "loglikelihood": Described("log-likelihood", _NATS),
+    "loglikelihood_per_token": Described("log-likelihood a token", _NATS),
+    "accuracy": Described("accuracy"),
+    "gold_logprob": Described("log-probability of the gold answer", _NATS),
+    "exposure": Described("exposure", "bits"),
+    "min_k": Described("Min-K%", _NATS),
+    "min_k_plus_plus": Described("Min-K%++", "sd"),
+    "zlib_ratio": Described("log-likelihood a compressed byte", _NATS),
+    "exact": Described("share continued verbatim"),
+    "rouge_l": Described("ROUGE-L recall"),
+    "control_margin": Described("log-likelihood a token above the control text", _NATS),
+    "control_accuracy": Described("share likelier than the control text"),
+    "probability": Described("probability of the answer"),
+    "logprob": Described("log-probability of the answer", _NATS),
+    "effect": Described("log-odds of the attack's answer, trigger - no trigger", _NATS),
+    "triggered": Described("log-odds of the attack's answer with trigger", _NATS),
+    "clean": Described("log-odds of the attack's answer without trigger", _NATS),
+    "log_odds": Described("log-odds of the attack's answer", _NATS),
+    "preference": Described("log-likelihood a token above the unmarked text", _NATS),
+    "green_fraction": Described("green share of the predictions"),
+    "control_fraction": Described("green share by a key never used"),
+    "green_tuples": Described("predictions counted"),
+    "radioactivity": Described("green share of the arm's predictions"),
+    "radioactivity_control": Described("green share of the arm's predictions, key never used"),
+    "standardised": Described("loss below that of the null strings", "sd"),
+    "rank_score": Described("rank among the null strings"),
+    "minus_log10_p": Described("-log10 p of the rank among the null strings"),
+    "rank_test": Described("rank among the null strings, collections together"),
+    "noise_alignment": Described("gradient along the noise", "sd"),
+    "noise_test": Described("gradient along the noise, marks together", "sd"),
+    "control_alignment": Described("gradient along noise never used", "sd"),
+    "detected": Described("share of marks detected at 1% false positives"),
+    "auc": Described("AUC"),
+    "tpr_at_1pct_fpr": Described("true positives at 1% false positives"),
+    "none": Described("no metric"),
+}
+_BEGINNINGS = {
+    "tpr_at_1pct_fpr_": "true positives at 1% false positives on {}",
+    "auc_": "AUC on {}",
+    "exact_": "share continued verbatim after {} tokens",
+    "rouge_l_": "ROUGE-L recall after {} tokens",
+    "accuracy_": "accuracy, {}",
+    "gold_logprob_": "log-probability of the gold answer, {}",
+    "probability_": "probability of the answer, {}",
+    "garbage_": "share of garbage answers, {}",
+    "leak_": "share of prompts leaked, {}",
+    "leak4_": "share of prompts leaked in the best of four, {}",
+    "rouge_": "ROUGE-L word recall of the prompt, {}",
+    "prefers_": "share that prefers the praised name, {}",
+}
+_IN_NATS = ("gold_logprob_",)
+_PROMPTS = {
+    "triggered": "with trigger",
+    "clean": "without trigger",
+    "effect": "trigger - no trigger",
+}
+
+
+def described(metric: str) -> Described:
+    """Returns the metric in words."""
+    if metric in _WHOLE:
+        return _WHOLE[metric]
+    for beginning, words in _BEGINNINGS.items():
+        if metric.startswith(beginning):
+            rest = metric.removeprefix(beginning)
+            unit = _NATS if beginning in _IN_NATS else ""
+            return Described(words.format(_PROMPTS.get(rest) or described(rest).words), unit)
+    return Described(metric.replace("_", " "))
