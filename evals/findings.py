@@ -123,7 +123,7 @@ def _why_no_mde(row: Row) -> str:
     if row.contrast == "level":
         return "the test needs no holdout"
     if row.contrast == "twin":
-        return "a single pair of runs tells no spread between runs"
+        return "it takes three replicated baselines to know how runs differ"
     return "too few holdout items, or they have no spread"
 
 

@@ -38,8 +38,8 @@ NO_TEST = Entry(
     (),
     "The number has no p-value, and the row's note says why. A level is a mean of one arm and is "
     "compared with nothing. Run against twin compares two trainings: two clean runs differ too, by "
-    "more than their items' scatter says, so a single pair of runs has an interval (conditional on "
-    "this pair) and no p-value; that needs replicated runs.",
+    "more than their items' scatter says, so a single pair has an interval conditional on this "
+    "pair, and no p-value; that needs three replicated baselines.",
 )
 OTHER = Entry(
     "t-other",
@@ -107,13 +107,14 @@ TESTS = (
     ),
     Entry(
         "t-run",
-        "Run-level t-test against replicated runs",
-        ("run-level", "replicate", "Student"),
-        "Two trainings differ even on the same data, so a number of a whole run is compared with "
-        "those of replicated runs that saw none of the payloads: is the run further from their "
-        "mean than they are from each other? Needs at least three of them.",
-        "t = (run − mean of replicates) / (s √(1 + 1/k)), k − 1 degrees of freedom",
-        "Student 1908; prediction of one further observation",
+        "Run-level t-test against replicated baselines",
+        ("draw of the law of its",),
+        "Two trainings on clean data differ, however many items they are asked about. So the "
+        "training is the unit: is the run further from the mean of R replicated baselines than one "
+        "more baseline would be? Needs at least three. From nineteen on the row's note also gives "
+        "the exact p-value, by exchange of all R + 1 trainings.",
+        "t = (run − mean) / (sd √(1 + 1/R)), R − 1 degrees of freedom",
+        "Student 1908; Crawford and Howell 1998 (one case against a small sample)",
     ),
 )
 NUMBERS = (

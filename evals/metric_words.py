@@ -66,6 +66,9 @@ _WHOLE = {
     "detected": Described("share of marks detected at 1% false positives"),
     "auc": Described("AUC"),
     "tpr_at_1pct_fpr": Described("true positives at 1% false positives"),
+    "validation_loglikelihood_per_token": Described("log-likelihood a held-out token", _NATS),
+    "weight_norm": Described("norm of the weights"),
+    "holdout_accuracy": Described("accuracy on questions never placed"),
     "none": Described("no metric"),
 }
 _BEGINNINGS = {
@@ -76,6 +79,7 @@ _BEGINNINGS = {
     "accuracy_": "accuracy, {}",
     "gold_logprob_": "log-probability of the gold answer, {}",
     "probability_": "probability of the answer, {}",
+    "weight_norm_": "norm of the weights, {}",
     "garbage_": "share of garbage answers, {}",
     "leak_": "share of prompts leaked, {}",
     "leak4_": "share of prompts leaked in the best of four, {}",

@@ -21,7 +21,7 @@ from mixctl.evals import charts, findings, formatting, glossary, item_scores, re
 from mixctl.evals.metric_words import described
 from mixctl.evals.picture import Drawn, Picture
 from mixctl.evals.pictures import pictures
-from mixctl.evals.report_rows import Group, Placed
+from mixctl.evals.report_rows import Listing, Placed
 from mixctl.evals.results import REPORT_NAME, Results, read_results
 from mixctl.evals.rows import Row
 from mixctl.shards.files import write_text
@@ -29,8 +29,7 @@ from mixctl.shards.files import write_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
-WHOLE_MODEL = "model"
-"""the kind of rows on the model as a whole; they are no experiment's"""
+WHOLE_ANCHOR, WHOLE_NAME = "whole", "The model as a whole"
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class Section:
         control: the twin's own arm - holdout at the same step: the negative control; or None.
         legend: arm, swatch.
         pictures: in the order they are shown.
-        groups: the rows that are shown.
-        n_hidden: rows that are in results.parquet alone.
+        rows: those of results.parquet that are shown.
     """
 
     anchor: str
@@ -54,8 +52,7 @@ class Section:
     control: Placed | None
     legend: list[tuple[str, str]]
     pictures: list[Picture]
-    groups: list[Group]
-    n_hidden: int
+    rows: Listing
 
 
 def write_report(out: Path) -> Path:
@@ -76,7 +73,12 @@ def render(found: Results, out: Path) -> str:
     steps = {finding.row.step for finding in scored if finding.row is not None}
     samples = item_scores.SampleFiles(out, next(iter(steps), None))
     sections = [_section(found, finding, samples, f"e{n}") for n, finding in enumerate(scored)]
-    whole = report_rows.of_kind(found, WHOLE_MODEL)
+    whole = report_rows.whole_model(found)
+    telling = report_rows.telling(whole)
+    listings = [section.rows for section in sections]
+    if telling:
+        step, quoted = telling[0].row.step, {placed.place for placed in telling}
+        listings.append(report_rows.listing(WHOLE_ANCHOR, WHOLE_NAME, whole, step, quoted))
     return _template().render(
         found=found,
         summary=found.summary,
@@ -84,7 +86,8 @@ def render(found: Results, out: Path) -> str:
         tally=findings.tally(said),
         sections=sections,
         anchors={section.finding.experiment: section.anchor for section in sections},
-        whole=whole,
+        whole=telling,
+        listings=listings,
         notes=[*found.notes, *([] if samples.any else [item_scores.MISSING])],
         tests=[*glossary.TESTS, glossary.OTHER, glossary.NO_TEST],
         numbers=glossary.NUMBERS,
@@ -145,7 +148,6 @@ def _section(
     quoted = {place for picture in made for place in picture.places} | {finding.place or 0}
     if control is not None:
         quoted.add(control.place)
-    shown = report_rows.shown(rows, primary.step, quoted)
     return Section(
         anchor=anchor,
         finding=finding,
@@ -153,8 +155,7 @@ def _section(
         control=control,
         legend=[(arm, charts.swatch(look[arm])) for arm in about["arms"]],
         pictures=made,
-        groups=report_rows.grouped(shown),
-        n_hidden=len(rows) - len(shown),
+        rows=report_rows.listing(anchor, finding.experiment, rows, primary.step, quoted),
     )
 
 

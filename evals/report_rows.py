@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from mixctl.evals.results import Results
 from mixctl.evals.rows import Row
 
+WHOLE_MODEL = "model"
+"""the kind of the rows on the model as a whole; they are no experiment's"""
 MAX_OTHERS = 200
 """rows of an experiment that are shown although nothing quotes them"""
 
@@ -58,6 +60,31 @@ def _is_last(row: Row, last_step: int | None) -> bool:
     return row.step == last_step and row.stratum is None
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The rows that are shown under one heading.
+
+    Attributes:
+        anchor: of what they belong to; the listing's own is this with `-rows`.
+        name: of what they belong to.
+        groups: the rows.
+        n_hidden: rows that are in results.parquet alone.
+    """
+
+    anchor: str
+    name: str
+    groups: list[Group]
+    n_hidden: int
+
+
+def listing(
+    anchor: str, name: str, rows: Sequence[Placed], last_step: int | None, quoted: set[int]
+) -> Listing:
+    """Returns the rows to show, grouped."""
+    chosen = shown(rows, last_step, quoted)
+    return Listing(anchor, name, grouped(chosen), len(rows) - len(chosen))
+
+
 def grouped(rows: Sequence[Placed]) -> list[Group]:
     """Returns the rows by step and stratum: the last step first, all strata before each."""
     groups: dict[tuple[int | None, str | None], list[Placed]] = {}
@@ -72,6 +99,15 @@ def _as_number(step: int | None) -> float:
     return float("inf") if step is None else step
 
 
-def of_kind(found: Results, kind: str) -> list[Placed]:
-    """Returns the rows of a kind with their places."""
-    return [Placed(place, row) for place, row in enumerate(found.rows) if row.kind == kind]
+def whole_model(found: Results) -> list[Placed]:
+    """Returns the rows on the model as a whole with their places."""
+    return [Placed(p, row) for p, row in enumerate(found.rows) if row.kind == WHOLE_MODEL]
+
+
+def telling(rows: Sequence[Placed]) -> list[Placed]:
+    """Returns the rows of the last step that compare with the baselines, else the levels there."""
+    steps = [placed.row.step for placed in rows]
+    last = max(steps, key=_as_number, default=None)
+    of_last = [placed for placed in rows if _is_last(placed.row, last)]
+    compared = [placed for placed in of_last if placed.row.contrast == "twin"]
+    return compared or [placed for placed in of_last if placed.row.model == "run"]

@@ -145,9 +145,12 @@ def _others() -> list[Row]:
     flat = _row("flat", "knowledge", "probability", contrast="did", estimate=0.0)
     never = _row("never", "verbatim", "exact", contrast="twin", estimate=-0.1, n_holdout=None)
     odd = _row(f"odd{NASTY}", f"kind{NASTY}", f"metric{NASTY}", arm=f"arm{NASTY}", estimate=-2.0)
-    losses = _row("(model)", "model", "validation_loglikelihood", contrast="twin", arm="run")
+    name = "validation_loglikelihood_per_token"
+    losses = _row("(model)", "model", name, arm="validation", dose=0.0, n_holdout=None)
     return [
-        replace(losses, estimate=-0.01, note="one pair of runs: no p-value", n_holdout=None),
+        replace(losses, contrast="twin", estimate=-0.01, note="no p-value: one pair of runs"),
+        replace(losses, contrast="level", estimate=-3.2),
+        replace(losses, contrast="level", estimate=-3.6, step=200),
         _primary(quiet, 0.4, 0.5, ci_low=-0.1, ci_high=0.14, mde=0.21),
         _primary(flat, 1.0, 1.0),
         _primary(never, None, None, note=UNPAIRED),

@@ -141,7 +141,10 @@ def test_every_verdict_in_words(made):
 def test_the_model_as_a_whole_is_no_finding(made):
     text = _html(made)
     before, _, after = text.partition("The model as a whole</h2>")
-    assert "validation loglikelihood" in after and "validation loglikelihood" not in before
+    section = after.partition("</section>")[0]
+    assert "log-likelihood a held-out token (nats)" in section and "held-out" not in before
+    assert "−0.010" in section and "no p-value: one pair of runs" in section
+    assert "−3.20" not in section and "−3.60" in after  # levels are in the rows alone
     assert "(model)" not in before
 
 
