@@ -143,11 +143,12 @@ NUMBERS = (
         "t-interval",
         "95% intervals",
         (),
-        "Shares: Wilson's interval, for a difference of two Newcombe's. Everything else: "
-        "percentile bootstrap that draws clusters again within arm and stratum, widened for small "
-        "numbers. No interval where the items have no spread.",
+        "Shares: Wilson's interval, for a difference of two Newcombe's. Everything else: a "
+        "percentile bootstrap that draws clusters again within arm and stratum, stretched where "
+        "items are few or skewed. No interval where the items have no spread.",
         "",
-        "Wilson 1927; Newcombe 1998; Hesterberg 2015; DeLong et al. 1988 for the AUC",
+        "Wilson 1927; Newcombe 1998; Hesterberg 2015; Hall 1992 for skewness; DeLong et al. 1988 "
+        "for the AUC",
     ),
     Entry(
         "t-mde",
