@@ -2,9 +2,12 @@
 
 - `level`: the arm's mean.
 - `holdout`: arm - holdout within a model; randomisation makes its test exact.
-- `twin`: run - twin on the same items; an interval conditional on this pair of runs, no p-value.
-- `did`: (arm - holdout, run) - (arm - holdout, twin), tested on the items' run - twin differences;
-  the primary estimate wherever there is a twin.
+- `twin`: run - twin on the same items. With three or more replicated baselines of the step the
+  training is the unit of its test; with fewer there is no p-value (`mixctl.evals.run_level`).
+- `did`: (arm - holdout, run) - (arm - holdout, twin), tested on the items' run - twin differences,
+  which is exact whatever the twin is; the primary estimate wherever there is a twin.
+
+The run is compared with the mean of the baselines of its step.
 
 A twin gets its own level and holdout rows (`model` = twin): the negative control. Membership
 metrics (AUC, TPR at 1% FPR) are contrasts by themselves: `holdout` on a model's scores, `did` on
@@ -16,7 +19,7 @@ one row an experiment: see `mixctl.evals.primary`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +28,7 @@ from mixctl.evals.experiments import BoolArray, Experiment
 from mixctl.evals.pooled import pooled_rows
 from mixctl.evals.primary import mark_primary
 from mixctl.evals.rows import CONTRASTS, Row, joined
+from mixctl.evals.run_level import NO_SPREAD, paired, run_level_row
 from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import Described, FloatArray, Metric, PooledScorer, expanded
 from mixctl.evals.stats import arms as two
@@ -32,20 +36,22 @@ from mixctl.evals.stats import chance, intervals, membership, permutation, plann
 from mixctl.evals.stats.streams import stream
 
 MIN_STRATUM_ITEMS = 2
-CONDITIONAL = "interval conditional on this pair of runs"
 GIVEN = "arms were given by the items' rows: the test holds only if they were randomised there"
-NO_SPREAD = "no interval: the items have no spread, or there are too few"
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What is estimated: one metric of one experiment on one array of values."""
+    """What is estimated: one metric of one experiment on one array of values.
+
+    `twins` are the values of each baseline, where they are compared with.
+    """
 
     experiment: Experiment
     metric: Metric
     scored: Scored
     values: FloatArray
     contrast: str
+    twins: tuple[FloatArray, ...] = ()
 
     def row(self, arm: str, stratum: str | None, name: str | None = None) -> Row:
         return Row(
@@ -59,8 +65,13 @@ class _Task:
             checkpoint=self.scored.checkpoint,
             step=self.scored.step,
             contrast=self.contrast,
-            note=self.scored.estimators.get(name or self.metric.name),
+            note=joined(self.scored.estimators.get(name or self.metric.name), self._several()),
         )
+
+    def _several(self) -> str | None:
+        if self.contrast != "did" or len(self.twins) < 2:
+            return None
+        return f"beyond the mean of {len(self.twins)} twins"
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Returns the stream that all rows of the experiment share, whose draws are made once."""
@@ -80,54 +91,45 @@ def estimate(
         experiment: its items and arms.
         scorer: names the metrics.
         runs: scores of the run's checkpoints, in order of step.
-        twins: scores of the twins' checkpoints; several of one step are replicates, and the
-            differences are taken to their mean.
+        twins: scores of the twins' checkpoints; several of one step are replicates.
         wanted: the contrasts that are estimated.
     """
     rows: list[Row] = []
     names = {name for scored in [*runs, *twins] for name in scored.values}
     for scored in [*runs, *twins]:
-        twin = _twin_mean(scored, twins) if scored.model == "run" else None
+        against = paired(scored, twins) if scored.model == "run" else []
         for metric in expanded(scorer.metrics, names):
             endings = [""] if scorer.membership == metric.name else []
             endings += [f"_{metric.name}"] if metric.membership else []
-            rows += _metric_rows(experiment, metric, scored, twin, endings, wanted)
+            rows += _metric_rows(experiment, metric, scored, against, endings, wanted)
         if isinstance(scorer, PooledScorer) and "level" in wanted:
             rows += pooled_rows(experiment, scorer, scored)
     return mark_primary(experiment, scorer, runs, twins, rows)
-
-
-def _twin_mean(run: Scored, twins: Sequence[Scored]) -> Mapping[str, FloatArray] | None:
-    """Returns the twins' mean values at the run's step, or None."""
-    paired = [twin.values for twin in twins if twin.step == run.step]
-    if not paired:
-        return None
-    return {name: np.mean([values[name] for values in paired], axis=0) for name in paired[0]}
 
 
 def _metric_rows(
     experiment: Experiment,
     metric: Metric,
     scored: Scored,
-    twin: Mapping[str, FloatArray] | None,
+    against: Sequence[Scored],
     endings: Sequence[str],
     wanted: Collection[str],
 ) -> Iterator[Row]:
     """Yields the rows of a metric; `endings` are those of the names of its membership metrics."""
     values = scored.values[metric.name]
+    twins = tuple(twin.values[metric.name] for twin in against)
     if not metric.primary and not np.isfinite(values).any():
         return
     contrasts = [("level", values), ("holdout", values)]
-    if twin is not None:
-        change = values - twin[metric.name]
+    if twins:
+        change = values - np.mean(twins, axis=0)
         contrasts += [("twin", change), ("did", change)]
     for contrast, of in contrasts:
         if contrast not in wanted:
             continue
         differs = contrast in ("twin", "did")
-        task = _Task(
-            experiment, replace(metric, share=metric.share and not differs), scored, of, contrast
-        )
+        of_metric = replace(metric, share=metric.share and not differs)
+        task = _Task(experiment, of_metric, scored, of, contrast, twins if differs else ())
         if contrast in ("level", "twin"):
             yield from _level_rows(task)
         elif experiment.is_holdout.any():
@@ -146,6 +148,8 @@ def _level_rows(task: _Task) -> Iterator[Row]:
     experiment = task.experiment
     for arm in experiment.all_arms:
         inside = (experiment.arms == arm) & np.isfinite(task.values)
+        if not task.metric.primary and not inside.any():
+            continue
         for stratum in _strata(experiment, inside):
             chosen = inside if stratum is None else inside & (experiment.strata == stratum)
             if stratum is None or chosen.sum() >= MIN_STRATUM_ITEMS:
@@ -157,14 +161,18 @@ def _level(task: _Task, row: Row, chosen: BoolArray) -> Row:
     if not len(values):
         return replace(row, note=f"no item of this arm has a value of {row.metric}")
     clusters = two.codes(task.experiment.clusters[chosen])
-    if task.metric.share:
-        found = intervals.share_interval(values, clusters)
-    else:
+
+    def bootstrapped() -> intervals.Interval:
         strata = two.codes(task.experiment.strata[chosen])
-        found = intervals.mean_interval(values, strata, clusters, task.rng("bootstrap"))
-    conditional = CONDITIONAL if task.contrast == "twin" else None
-    filled = _with_interval(row, float(values.mean()), found, len(values), conditional)
-    if task.metric.chance is None or task.contrast != "level" or len(set(clusters)) < len(values):
+        return intervals.mean_interval(values, strata, clusters, task.rng("bootstrap"))
+
+    if task.contrast == "twin":
+        run = task.scored.values[task.metric.name][chosen]
+        return run_level_row(row, run, [twin[chosen] for twin in task.twins], bootstrapped)
+    share = task.metric.share
+    found = intervals.share_interval(values, clusters) if share else bootstrapped()
+    filled = _with_interval(row, float(values.mean()), found, len(values), None)
+    if task.metric.chance is None or len(set(clusters)) < len(values):
         return filled
     return replace(
         filled,

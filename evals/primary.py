@@ -3,9 +3,12 @@
 Primary is the primary metric, the top dose against the holdout, at the last checkpoint: `did` where
 that checkpoint has a twin, else `holdout`. Where no item of the experiment is placed and scored
 (strings that the run must not hold, test problems that are only asked) there is nothing to
-randomise: then it is the difference to the twin (`twin`), else the level, and a note says why there
-is no test. Where there is no holdout arm it is the scorer's own test of the arm alone, if there is
-one (`mixctl.evals.pooled`). Benjamini-Hochberg runs over the primary rows that have a p-value.
+randomise: then it is the difference to the twin (`twin`), else the level. Where there is no holdout
+arm it is the scorer's own test of the arm alone, if there is one (`mixctl.evals.pooled`), else the
+difference to the twin. A difference to the twin has a p-value where there are three replicated
+baselines (`mixctl.evals.run_level`), and a note says what it rests on. A scorer without a primary
+metric has no primary row: all of it is exploratory. Benjamini-Hochberg runs over the primary rows
+that have a p-value.
 """
 
 from __future__ import annotations
@@ -22,10 +25,8 @@ from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import Described, PooledScorer
 from mixctl.evals.stats import planning
 
-NEVER_PLACED = (
-    "the items were never placed, so nothing was randomised: a difference between two runs has a "
-    "p-value only with replicated no-op runs"
-)
+NEVER_PLACED = "the items were never placed, so nothing was randomised"
+NO_HOLDOUT = "no holdout arm to compare with: all that tells this run from its baselines"
 
 
 def mark_primary(
@@ -36,10 +37,10 @@ def mark_primary(
     rows: list[Row],
 ) -> list[Row]:
     """Returns the rows with the primary one marked, or with one that says why there is none."""
-    if not runs:
+    metric = next((metric for metric in scorer.metrics if metric.primary), None)
+    if not runs or metric is None:
         return rows
     last = runs[-1]
-    metric = next(metric for metric in scorer.metrics if metric.primary)
     paired = any(twin.step == last.step for twin in twins)
     arm, absent = _arm(experiment, last, metric.name)
     contrasts = ("twin", "level") if absent else ("did", "holdout")
@@ -52,11 +53,14 @@ def mark_primary(
         "checkpoint": last.checkpoint,
         "contrast": contrast,
     }
+    extra = NEVER_PLACED if absent else None
     if contrast in ("did", "holdout") and not experiment.is_holdout.any():
-        wanted |= _alone(scorer, wanted, rows)
+        if alone := _alone(scorer, wanted, rows):
+            wanted |= alone
+        elif paired:
+            wanted["contrast"], extra = "twin", NO_HOLDOUT
     for at, row in enumerate(rows):
         if all(getattr(row, name) == value for name, value in wanted.items()):
-            extra = NEVER_PLACED if absent else None
             if twins and not paired and row.contrast == "holdout":
                 extra = f"no baseline of step {last.step}: not a difference of differences"
             note = joined(row.note, extra)

@@ -8,6 +8,9 @@ refused, all of them at once.
     step-S: iter_num = S x accumulation, samples yielded a rank = iter_num x micro-batch
     final:  one more micro-batch may have been fetched (LitGPT fetches before it looks at the count)
 
+A baseline may be of another build of the same shape (`mixctl.evals.no_op`): then that build's own
+record is what it is compared with.
+
 A build that was moved is recognised when the folder of the record is gone, or holds the same
 mix.json; that is said. A checkpoint without records is accepted, and that is said too. Where the
 checkpoint's folder holds a tokenizer.json, its tokens must be the build's.
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixctl.evals.checkpoint import STATE_NAME, Checkpoint, model_config, read_yaml
+from mixctl.evals.no_op import CONTROL, TRAIN, no_op_problems, other_build, recorded_source
 from mixctl.evals.tokenizer import other_tokens
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
@@ -28,7 +32,7 @@ from mixctl.shards.record import RECORD_NAME, BuildRecord
 
 Role = Literal["run", "twin"]
 GAUSSIAN_DATA = "mixctl.trainer_configs.gaussian.GaussianLitData"
-SPLITS: dict[Role, str] = {"run": "train", "twin": "control/train"}
+SPLITS: dict[Role, str] = {"run": TRAIN, "twin": CONTROL}
 _OPTION: dict[Role, str] = {"run": "CHECKPOINT", "twin": "--baseline"}
 
 
@@ -51,7 +55,7 @@ def check_provenance(
 
     Args:
         checkpoints: as found.
-        role: "run": trained on train/; "twin": trained on control/train/.
+        role: "run": trained on train/; "twin": trained on control/train/, or a no-op run.
         build: the folder of the build.
         record: its mix.json.
 
@@ -65,14 +69,39 @@ def check_provenance(
         difference = other_tokens(checkpoint.given, build)
         findings.problems += [difference] if difference else []
         hyperparameters = checkpoint.folder / "hyperparameters.yaml"
+        data = _data_of(checkpoint, role, build, record, findings)
         if hyperparameters.is_file():
-            _check_hyperparameters(hyperparameters, role, build, record, findings)
+            _check_hyperparameters(hyperparameters, *data, findings)
         if checkpoint.loader is not None:
-            _check_loader(checkpoint, role, build, record, findings)
+            _check_loader(checkpoint, *data, findings)
         _say_what_is_missing(checkpoint, hyperparameters, findings)
     if findings.problems:
         raise InputError(list(dict.fromkeys(findings.problems)))
     return list(dict.fromkeys(findings.notes))
+
+
+def _data_of(
+    checkpoint: Checkpoint, role: Role, build: Path, record: BuildRecord, findings: _Findings
+) -> tuple[Role, Path, BuildRecord]:
+    """Returns the role, build and record that the checkpoint's records must agree with.
+
+    They are those given, but for a no-op run: its own build, as a twin or as a run of it.
+    """
+    source = recorded_source(checkpoint) if role == "twin" else None
+    other = other_build(source, build) if source else None
+    if source is None or other is None:
+        return role, build, record
+    problems = no_op_problems(source, other, record)
+    findings.problems += [
+        f"{checkpoint.name}: no baseline of this build: trained on {source.build}: {problem}"
+        for problem in problems
+    ]
+    if not problems:
+        findings.notes.append(
+            f"{checkpoint.name}: a no-op run, trained on {source.build / source.split}, another "
+            f"build of this shape (data seed {other.geometry.data_seed})"
+        )
+    return ("run" if source.split == TRAIN else "twin"), source.build, other
 
 
 def _check_model(checkpoint: Checkpoint, record: BuildRecord, findings: _Findings) -> None:

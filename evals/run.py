@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mixctl.evals import estimation, results, samples
+from mixctl.evals import estimation, results, samples, whole_model
+from mixctl.evals.baselines import distinct, training_problems
 from mixctl.evals.checkpoint import Checkpoint, check_weights, find_checkpoints
 from mixctl.evals.experiments import Experiment, read_experiments
 from mixctl.evals.huggingface import FOLDER_NAME, Converter
@@ -26,11 +27,15 @@ from mixctl.evals.rows import Row
 from mixctl.evals.scored import Scored
 from mixctl.evals.scoring import Meter, Progress, score_checkpoint
 from mixctl.evals.shard_sample import check_shards
+from mixctl.evals.whole_model import MODEL
 from mixctl.evals.work import Work, check_lengths, gather, reason
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
 from mixctl.shards.manifest import TABLES
 from mixctl.shards.record import BuildRecord, read_record
+
+_Read = tuple[list[Scored], list[Scored]]
+"""an experiment's scores under the run's checkpoints and the twins'"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Settings:
     Attributes:
         build: the folder of the build.
         checkpoints: of the run: checkpoint folders or out_dirs.
-        baselines: of twins.
+        baselines: of twins and no-op runs; several of one step are replicates.
         out: where results go.
         step: for checkpoints that do not say their step.
         device: "cpu", "cuda", ...; None: CUDA where there is one.
@@ -62,7 +67,10 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     """
     record = read_record(settings.build)
     check_manifest(settings.build, record)
-    experiments = read_experiments(settings.build, record)
+    experiments = [
+        whole_model.model_experiment(settings.build, record),
+        *read_experiments(settings.build, record),
+    ]
     shard_notes = check_shards(settings.build, record)
     check_out(settings.out)
     runs, twins, notes = _checkpoints(settings, record)
@@ -137,10 +145,18 @@ def _checkpoints(
         except InputError as error:
             problems += error.problems
     problems += _repeated_steps(found["run"])
+    problems = problems or training_problems(found["run"], found["twin"])
     if problems:
         converter.discard()
         raise InputError(problems)
-    return found["run"], found["twin"], notes
+    twins, repeated = distinct(found["twin"])
+    return found["run"], twins, notes + _given_twice(settings.baselines) + repeated
+
+
+def _given_twice(baselines: Sequence[Path]) -> list[str]:
+    folders = [path.resolve() for path in baselines]
+    twice = {path for path in folders if folders.count(path) > 1}
+    return [f"--baseline {path}: given more than once, counted once" for path in sorted(twice)]
 
 
 def _repeated_steps(runs: Sequence[Checkpoint]) -> list[str]:
@@ -180,13 +196,12 @@ def _score_all(
     progress: Progress | None,
 ) -> list[tuple[Path, samples.Samples]]:
     device = settings.device or _default_device()
-    items_digest = digest_file(settings.build / "manifest" / "items.parquet")
-    placed = digest_file(settings.build / "manifest" / "placements.parquet")
+    inputs = _inputs_digest(settings.build, work)
     todo = [("run", checkpoint) for checkpoint in runs] + [("twin", c) for c in twins]
     meter = Meter(work, len(todo), progress)
     scored = []
     for model, checkpoint in todo:
-        key = samples.samples_key(checkpoint, items_digest + placed, prefix, device)
+        key = samples.samples_key(checkpoint, inputs, prefix, device)
         path = samples.samples_path(settings.out, model, checkpoint, key)
         kept = samples.read_samples(path, model, checkpoint)
         missing = samples.missing(kept, work.scorers)
@@ -200,6 +215,14 @@ def _score_all(
     return scored
 
 
+def _inputs_digest(build: Path, work: Work) -> str:
+    """Returns what changes when an item or its doses do."""
+    tables = [
+        digest_file(build / "manifest" / f"{name}.parquet") for name in ("items", "placements")
+    ]
+    return "".join([*tables, whole_model.tokens_digest(work.named(MODEL))])
+
+
 def _default_device() -> str:
     import torch
 
@@ -211,27 +234,44 @@ def _estimate(work: Work, scored: Sequence[tuple[Path, samples.Samples]]) -> lis
         for name, why in kept.failures.items():
             work.fail(name, why)
     rows: list[Row] = []
+    read: dict[str, _Read] = {}
     for experiment in work.experiments:
         if experiment.name in work.asked:
-            rows += _rows_of(work, experiment, scored)
+            rows += _rows_of(work, experiment, scored, read)
+    rows += _rows_beside(work, read)
     rows += [_failed_row(work, name, scored) for name in sorted(work.failures)]
     rows = sorted(rows, key=lambda row: (row.experiment, not row.primary))
     return with_q_values(rows)
 
 
 def _rows_of(
-    work: Work, experiment: Experiment, scored: Sequence[tuple[Path, samples.Samples]]
+    work: Work,
+    experiment: Experiment,
+    scored: Sequence[tuple[Path, samples.Samples]],
+    read: dict[str, _Read],
 ) -> list[Row]:
+    """Returns the rows of an experiment, and adds its scores to what was read."""
     scorer = work.asked[experiment.name].scorer
     try:
-        values: Mapping[str, list[Scored]] = {
-            model: [samples.scored(s, experiment, scorer) for _, s in scored if s.model == model]
+        runs, twins = (
+            [samples.scored(s, experiment, scorer) for _, s in scored if s.model == model]
             for model in ("run", "twin")
-        }
-        return estimation.estimate(experiment, scorer, values["run"], values["twin"])
+        )
+        read[experiment.name] = (runs, twins)
+        return estimation.estimate(experiment, scorer, runs, twins)
     except Exception as error:  # an estimate that cannot be had: listed, the others go on
         work.fail(experiment.name, reason(error))
         return []
+
+
+def _rows_beside(work: Work, read: Mapping[str, _Read]) -> list[Row]:
+    """Returns the rows of `(model)` that are gathered from other experiments."""
+    if MODEL in work.failures:
+        return []
+    leaks = [experiment for experiment in work.experiments if experiment.kind == "contamination"]
+    failed = [leak.name for leak in leaks if leak.name in work.failures]
+    used = [(leak, *read[leak.name]) for leak in leaks if leak.name not in work.failures]
+    return whole_model.other_rows(work.named(MODEL), read[MODEL][0], used, failed)
 
 
 def _failed_row(work: Work, name: str, scored: Sequence[tuple[Path, samples.Samples]]) -> Row:

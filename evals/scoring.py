@@ -19,6 +19,7 @@ from mixctl.evals.generation import generate
 from mixctl.evals.scorers.base import (
     FloatArray,
     GeneratingScorer,
+    InspectingScorer,
     IntArray,
     ItemScore,
     MeasuringScorer,
@@ -156,6 +157,9 @@ def _item_scores(
         scores = scorer.measure(model, items, prefix)
         if len(scores) != len(items):
             raise ValueError(f"{len(scores)} scores for {len(items)} items")
+    elif isinstance(scorer, InspectingScorer):
+        given = zip(items, logprobs, strict=True)
+        scores = [scorer.inspect(model, *of_item) for of_item in given]
     elif isinstance(scorer, GeneratingScorer):
         of_items = zip(items, logprobs, outputs, strict=True)
         scores = [scorer.score_generated(*of_item) for of_item in of_items]

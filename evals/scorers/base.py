@@ -12,7 +12,8 @@ again; generated tokens may be turned into text (`Item.decode`).
         def score(self, item, logprobs): return of_text(logprobs[0], {"loglikelihood": ...})
 
 A scorer may instead ask the model to continue prompts (`GeneratingScorer`), or be handed the model
-itself (`MeasuringScorer`). Requests and prompts of all scorers are computed in one pass.
+itself (`MeasuringScorer`, or with requests besides, `InspectingScorer`). Requests and prompts of
+all scorers are computed in one pass.
 
 A third party registers one under the entry-point group `mixctl.scorers`, by the name of its kind.
 """
@@ -173,7 +174,25 @@ class MeasuringScorer(Described, Protocol):
         ...
 
 
-AnyScorer = Scorer | GeneratingScorer | MeasuringScorer
+@runtime_checkable
+class InspectingScorer(Described, Protocol):
+    """A scorer that looks at the model, besides the log-probabilities of given tokens.
+
+    It must leave the model as it was.
+    """
+
+    def requests(self, item: Item, prefix: Sequence[int]) -> list[Request]:
+        """Returns what the model must score for an item; may be empty."""
+        ...
+
+    def inspect(
+        self, model: torch.nn.Module, item: Item, logprobs: Sequence[FloatArray]
+    ) -> ItemScore:
+        """Returns the item's values from the model and the log-probabilities of its requests."""
+        ...
+
+
+AnyScorer = Scorer | GeneratingScorer | MeasuringScorer | InspectingScorer
 
 
 @dataclass(frozen=True)

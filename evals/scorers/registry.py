@@ -25,6 +25,7 @@ BUILT_IN = {
     "knowledge": "mixctl.evals.scorers.knowledge:KnowledgeScorer",
     "mathematics": "mixctl.evals.scorers.mathematics:MathematicsScorer",
     "memorization": "mixctl.evals.scorers.memorization:MemorizationScorer",
+    "model": "mixctl.evals.scorers.whole_model:WholeModelScorer",
     "poison": "mixctl.evals.scorers.poison:PoisonScorer",
     "unlearning": "mixctl.evals.scorers.unlearning:UnlearningScorer",
     "verbatim": "mixctl.evals.scorers.verbatim:VerbatimScorer",

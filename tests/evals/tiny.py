@@ -1,7 +1,7 @@
 """A build and checkpoints small enough to make in a test: no trainer, no tokenizer, no corpus.
 
-The build holds manifest tables and mix.json; checkpoints have the files and the records that LitGPT
-writes. 10 steps of 4 sequences of 32 tokens; vocabulary 64; end-of-document is token 0.
+The build holds manifest tables, val/ and mix.json; checkpoints have the files and the records that
+LitGPT writes. 10 steps of 4 sequences of 32 tokens; vocabulary 64; end-of-document is token 0.
 """
 
 from __future__ import annotations
@@ -132,6 +132,9 @@ def make_build(folder: Path, experiments: dict[str, tuple[str, Sequence[TinyItem
     for table, schema, content in zip(names, schemas, (rows, placed, [], []), strict=True):
         path = folder / "manifest" / f"{table}.parquet"
         manifest.write_table(pa.Table.from_pylist(content, schema=schema), path)
+    held_out = np.random.default_rng(4).integers(1, VOCABULARY, (4, 33)).astype(np.uint16)
+    (folder / "val").mkdir()
+    (folder / "val" / chunk_name(0)).write_bytes(chunk_bytes(held_out))
     write_record(folder, tiny_record(experiments))
     return folder
 
