@@ -52,7 +52,7 @@ def results_of(folder, *arguments):
 def test_all_checkpoints_of_a_stock_run_are_scored_at_their_exposure(trained):
     rows = results_of(trained, "out")
     assert {row["step"] for row in rows} == {5, 10, 12}
-    assert {row["experiment"] for row in rows} == {"quiz", "canaries", "docs"}
+    assert {row["experiment"] for row in rows} == {"(model)", "quiz", "canaries", "docs"}
     placed = pq.read_table(trained / "build/manifest/placements.parquet").to_pylist()
     samples = [
         row
@@ -106,6 +106,27 @@ def test_scores_are_those_of_a_plain_forward_pass(trained):
             first = MemorizationMeta.model_validate_json(item["meta"]).prefix_length
         expected = -float(losses[first:].double().sum())
         assert scores[item["experiment"], item["item"]] == pytest.approx(expected, abs=1e-3)
+
+
+def test_held_out_likelihood_is_minus_the_loss_on_what_the_stock_loader_gives(trained):
+    from litgpt.utils import chunked_cross_entropy
+
+    from mixctl.evals.checkpoint import load_model, read_checkpoint
+    from mixctl.shards.reading import read_batches
+    from mixctl.shards.record import read_record
+
+    rows = results_of(trained, "out/step-00000010")
+    (row,) = (r for r in rows if r["metric"] == "validation_loglikelihood_per_token")
+    geometry = read_record(trained / "build").geometry
+    batches = list(read_batches(trained / "build", "val", geometry.topology(), rank=0))
+    assert geometry.devices == 1 and sum(map(len, batches)) >= geometry.val_sequences == row["n"]
+    distinct = {tuple(sequence.tolist()) for batch in batches for sequence in batch}
+    sequences = torch.tensor(sorted(distinct))
+    assert len(sequences) == geometry.val_sequences
+    model = load_model(read_checkpoint(trained / "out/step-00000010"))
+    with torch.no_grad():
+        loss = chunked_cross_entropy(model(sequences[:, :-1]), sequences[:, 1:])
+    assert row["estimate"] == pytest.approx(-float(loss), abs=1e-5)
 
 
 def test_a_changed_manifest_is_refused(trained, tmp_path):

@@ -47,7 +47,7 @@ def test_what_was_left_out_is_said():
 
 
 def _norm(tensors):
-    return float(torch.cat([tensor.double().reshape(-1) for tensor in tensors]).norm())
+    return float(torch.cat([t.detach().double().reshape(-1) for t in tensors]).norm())
 
 
 def test_norms_of_all_weights_and_of_the_parts():
