@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,7 @@ class Encoder:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_str(self.tokenizer_json)
-        tokenizer.encode_special_tokens = True
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
+        return _loaded(self.tokenizer_json)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the loaded tokenizer behind: the other process loads its own."""
@@ -78,6 +74,12 @@ class Encoder:
         """Returns the text of the ids, control tokens shown."""
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
 
+    @property
+    def added_tokens(self) -> list[str]:
+        """Returns the strings of the added and control tokens, by id."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return [added[i].content for i in sorted(added)]
+
     @cached_property
     def ordinary_ids(self) -> NDArray[np.uint32]:
         """Returns the sorted ids of whole characters that are no added or control token."""
@@ -96,6 +98,16 @@ class Encoder:
             eod_id=self.eod_id,
             bos_id=self.bos_id,
         )
+
+
+@lru_cache(maxsize=2)
+def _loaded(tokenizer_json: str) -> Tokenizer:
+    """Returns the tokenizer, text staying text; tasks of one process share it."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Encoder:

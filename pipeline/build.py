@@ -33,6 +33,7 @@ from mixctl.pipeline.readers import Corpus
 from mixctl.pipeline.resolve import resolve
 from mixctl.pipeline.seal import Sealed, seal
 from mixctl.pipeline.stages import STAGE_VERSION, WORK
+from mixctl.pipeline.tokenize_stage import engine_of
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
@@ -82,7 +83,12 @@ def _build(prepared: Prepared, out: Path, control: bool, workers: int) -> BuildR
         stage = out / WORK / f"mix-{build_digest}"
         mixed = stages.mix(prepared, resolved, searched.source, stage, out, control, workers)
         sealed = Sealed(
-            prepared.plan, resolved, searched, mixed, {**digests, "build": build_digest}
+            prepared.plan,
+            resolved,
+            searched,
+            mixed,
+            {**digests, "build": build_digest},
+            engine_of(source.folder),
         )
         return seal(sealed, stream)
 

@@ -29,7 +29,6 @@ DECONTAMINATION = pa.schema(
     [
         ("experiment", pa.string()),
         ("item", pa.string()),
-        ("task", pa.int32()),
         ("document", pa.int64()),
         ("offset", pa.int32()),
         ("length", pa.int32()),
@@ -72,14 +71,16 @@ def hits_table(
     encoder: Encoder,
     rule: Decontamination,
 ) -> pa.Table:
-    """Returns manifest/decontamination.parquet: a row an item, document and range, sorted so."""
+    """Returns manifest/decontamination.parquet: a row an item, document and range, sorted so.
+
+    Documents are numbered over all files of the corpus in order: the cut into tasks shows nowhere.
+    """
     ranges = covered(found, searched)
     names = np.array(searched.items, dtype=object).reshape(-1, 2)[ranges.item]
     columns = [
         names[:, 0].tolist(),
         names[:, 1].tolist(),
-        ranges.task,
-        ranges.document,
+        documents.number(ranges.task, ranges.document),
         ranges.offset,
         ranges.length,
         np.full(len(ranges.item), rule.action == "drop"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import fsspec
 
 from mixctl.pipeline.copies import MARK
+from mixctl.pipeline.engines import engine_problems
 from mixctl.pipeline.mixfile import Mix, located, read_mix
 from mixctl.pipeline.plan import Plan, make_plan
 from mixctl.pipeline.purge import payload_problems
@@ -49,6 +50,7 @@ def prepare(mix_path: Path) -> Prepared:
     problems: list[str] = []
     made = litgpt_config(mix.trainer_raw, mix.trainer, mix.topology, mix.folder, "train")
     problems += litgpt_problems(made, mix.trainer_path)
+    problems += engine_problems(mix.config.engine)
     corpus = _corpus(mix, problems)
     problems += _item_files_in(corpus, mix)
     layouts: tuple[Layout, Layout] | None = None
@@ -123,7 +125,7 @@ def _item_files_in(corpus: Corpus | None, mix: Mix) -> list[str]:
 def input_digests(prepared: Prepared) -> dict[str, str]:
     """Returns the digests of everything the build depends on, by content."""
     plan = prepared.plan
-    config = plan.mix.config.model_dump(mode="json")
+    config = plan.mix.config.model_dump(mode="json", exclude={"engine"})  # the ids are the same
     digests = {
         "config": digest_bytes(json.dumps(config, sort_keys=True).encode()),
         "trainer": digest_bytes(

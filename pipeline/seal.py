@@ -42,6 +42,7 @@ class Sealed:
     searched: Searched
     mixed: MixSource
     digests: dict[str, str]
+    engine: str
 
 
 def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
@@ -59,6 +60,7 @@ def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
         config={**plan.mix.config.model_dump(mode="json"), "trainer_config": plan.mix.trainer_raw},
         geometry=_geometry(mixed),
         tokenizer=plan.encoder.record(),
+        engine=work.engine,
         control=mixed.control,
         corpus={
             "documents": stream.n_documents,

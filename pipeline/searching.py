@@ -10,12 +10,13 @@ occurrence that lies inside one document; one that holds an end-of-document toke
 are numbered as they were saved, documents from 0 in their file, offsets in tokens from the
 document's first, its BOS token included.
 
-Price: shards/search.py; each task loads and hashes the patterns, about a second for 300,000.
+Price: shards/search.py; each process loads and hashes the patterns, about a second for 300,000.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +76,23 @@ class SearchTokens(PipelineStep):
 
     def _find(self, task: int) -> I64:
         """Returns (pattern, document, offset) of each occurrence: shape (n, 3)."""
-        strings = load_patterns(self.patterns)
+        search = _search(self.patterns)
         ends = np.cumsum(np.load(lengths_path(self.tokens, task)))
         tokens = open_tokens(tokens_path(self.tokens, task), self.dtype)
-        pattern, begin = TokenSearch(strings).find(tokens)
+        pattern, begin = search.find(tokens)
         document = np.searchsorted(ends, begin, side="right")
-        inside = begin + strings.length[pattern] < ends[document]  # the last token is the end
+        inside = (
+            begin + search.strings.length[pattern] < ends[document]
+        )  # the last token is the end
         pattern, begin, document = pattern[inside], begin[inside], document[inside]
         doc_begin = np.concatenate([[0], ends])[document]
         return np.stack([pattern, document, begin - doc_begin], axis=1)
+
+
+@lru_cache(maxsize=1)
+def _search(patterns: Path) -> TokenSearch:
+    """Returns the saved patterns, hashed once for all tasks of a process."""
+    return TokenSearch(load_patterns(patterns))
 
 
 def hits_path(folder: Path, task: int) -> Path:
@@ -99,6 +108,16 @@ def hits(folder: Path, n_tasks: int) -> Hits:
     return Hits(rows[:, 0], task, rows[:, 1], rows[:, 2])
 
 
+def first_documents(folder: Path, n_tasks: int) -> I64:
+    """Returns the number of each task's first document, at last how many there are: int64.
+
+    Documents are counted over all files of the corpus in order; shape (n_tasks + 1,).
+    """
+    paths = [lengths_path(folder, task) for task in range(n_tasks)]
+    counts = [len(np.load(path, mmap_mode="r")) for path in paths]
+    return np.cumsum([0, *counts], dtype=np.int64)
+
+
 class BaseDocuments:
     """The tokenized base documents by task and number, to show what was found."""
 
@@ -107,6 +126,10 @@ class BaseDocuments:
         self._folder = folder
         self._dtype = dtype
         self._opened: dict[int, tuple[Tokens, I64]] = {}
+
+    def number(self, task: I64, document: I64) -> I64:
+        """Returns the numbers of documents, counted over all files in order: int64."""
+        return first_documents(self._folder, int(task.max(initial=-1)) + 1)[task] + document
 
     def tokens(self, task: int, document: int, offset: int, length: int) -> Tokens:
         """Returns `length` tokens of a document from `offset` on."""

@@ -25,13 +25,8 @@ from mixctl.pipeline.overlay import make_overlay, save_overlay
 from mixctl.pipeline.plan import Plan
 from mixctl.pipeline.prepare import Prepared
 from mixctl.pipeline.resolve import Resolved
-from mixctl.pipeline.searching import BaseDocuments, Hits, SearchTokens, hits
-from mixctl.pipeline.tokenize import (
-    ReadCorpus,
-    TokenizeDocuments,
-    lengths_path,
-    n_tokenize_tasks,
-)
+from mixctl.pipeline.searching import BaseDocuments, Hits, SearchTokens, first_documents, hits
+from mixctl.pipeline.tokenize_stage import run_tokenize
 from mixctl.shards.draws import I64
 from mixctl.shards.files import digest_bytes, remove_partials, replacing
 from mixctl.shards.order import TrainingOrder
@@ -45,12 +40,10 @@ STAGE_VERSION = 4
 def tokenize(prepared: Prepared, out: Path, digests: dict[str, str], workers: int) -> BaseSource:
     """Returns the tokenized base corpus, no document left out."""
     corpus, plan = prepared.corpus, prepared.plan
-    parts = [STAGE_VERSION, digests["corpus"], digests["tokenizer"], corpus.format, corpus.text_key]
-    folder = out / WORK / f"tokens-{digest_bytes(json.dumps(parts).encode())}"
-    folder.mkdir(parents=True, exist_ok=True)
-    n_tasks = n_tokenize_tasks(corpus)
-    steps = [ReadCorpus(corpus), TokenizeDocuments(folder, plan.encoder)]
-    run_stage("tokenize", steps, folder, n_tasks, workers)
+    keys = [STAGE_VERSION, digests["corpus"], digests["tokenizer"], corpus.format, corpus.text_key]
+    folder, n_tasks = run_tokenize(
+        corpus, plan.encoder, plan.mix.config.engine, out / WORK, keys, workers
+    )
     return BaseSource(
         folder=folder,
         n_tasks=n_tasks,
@@ -156,8 +149,7 @@ def _hits(strings: TokenStrings, source: BaseSource, workers: int) -> Hits:
 
 def _without(source: BaseSource, dropped: dict[int, I64]) -> tuple[BaseSource, int]:
     """Returns the base corpus without some documents, and how many they are."""
-    counts = [len(np.load(lengths_path(source.folder, t))) for t in range(source.n_tasks)]
-    first = np.cumsum([0, *counts])
+    first = first_documents(source.folder, source.n_tasks)
     numbers = [first[task] + documents for task, documents in sorted(dropped.items())]
     every = np.concatenate([np.empty(0, np.int64), *numbers]).astype(np.int64)
     name = f"dropped-{digest_bytes(every.tobytes())}.npy"

@@ -113,6 +113,8 @@ class BuildRecord(_Part):
     config: dict[str, Any]
     geometry: Geometry
     tokenizer: TokenizerRecord
+    engine: str = "tokenizers"
+    """what encoded the base corpus; the ids do not depend on it"""
     control: bool
     corpus: dict[str, int]
     digests: dict[str, str]

@@ -21,6 +21,7 @@ from mixctl.injections.encode import Encoder, load_encoder
 from mixctl.pipeline.decontamination import Decontamination, Patterns, patterns
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.matches import covered, documents_to_drop, hits_table
+from mixctl.pipeline.parts import Part
 from mixctl.pipeline.readers import find_corpus
 from mixctl.pipeline.searching import BaseDocuments, Hits, SearchTokens, hits
 from mixctl.pipeline.tokenize import ReadCorpus, TokenizeDocuments
@@ -181,7 +182,9 @@ def searched_corpus(folder: Path, encoder: Encoder, made: Patterns) -> tuple[Hit
     for number, texts in enumerate(CORPUS):
         write_jsonl(base / f"{number}.jsonl", [{"text": text} for text in texts])
     corpus = find_corpus(str(base), "jsonl", "text", None)
-    run_stage("tokenize", [ReadCorpus(corpus), TokenizeDocuments(tokens, encoder)], tokens, 2, 1)
+    tasks = [[Part(name, 0)] for name in corpus.files]
+    steps = [ReadCorpus(corpus, tasks), TokenizeDocuments(tokens, encoder)]
+    run_stage("tokenize", steps, tokens, len(tasks), 1)
     saved = stage / "patterns.npz"
     save_patterns(made.strings, saved)
     run_stage("search", [SearchTokens(tokens, "uint16", saved, stage)], stage, 2, 1)
@@ -194,20 +197,20 @@ def test_a_planted_corpus_gives_the_rows_counted_by_hand(tmp_path: Path, encoder
     made = patterns(experiments, encoder, RULE)
     found, documents = searched_corpus(tmp_path, encoder, made)
     table = hits_table(found, made, documents, encoder, Decontamination(action="drop"))
-    columns = ["experiment", "item", "task", "document", "offset", "length"]
+    columns = ["experiment", "item", "document", "offset", "length"]
     rows = list(zip(*(table[name].to_pylist() for name in columns), strict=True))
     of_whole = [
-        (0, 0, 0, 20),  # [w][0][ w][1]...
-        (0, 1, 5, 19),  # two words are 4 tokens, then [ w] for [w], then 19 tokens
-        (1, 0, 65, 19),  # after 1 + 30 + 1 words, 64 tokens
-        (1, 2, 0, 20),
-        (1, 2, 21, 19),
+        (0, 0, 20),  # [w][0][ w][1]...
+        (1, 5, 19),  # two words are 4 tokens, then [ w] for [w], then 19 tokens
+        (5, 65, 19),  # after 1 + 30 + 1 words, 64 tokens
+        (7, 0, 20),
+        (7, 21, 19),
     ]
     of_long = [
         # w108 is tokens 16 and 17 of the item, 2 and 3 of the document: tokens 30 to 59 are there
-        (0, 2, 16, 30),
-        (0, 3, 0, 60),
-        (1, 0, 3, 59),
+        (2, 16, 30),
+        (3, 0, 60),
+        (5, 3, 59),
     ]
     expected = [("again", "whole", *row) for row in of_whole]
     expected += [("quiz", "a", *row) for row in of_long]
