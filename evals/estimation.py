@@ -30,10 +30,18 @@ from mixctl.evals.primary import mark_primary
 from mixctl.evals.rows import CONTRASTS, Row, joined
 from mixctl.evals.run_level import NO_SPREAD, paired, run_level_row
 from mixctl.evals.scored import Scored
-from mixctl.evals.scorers.base import Described, FloatArray, Metric, PooledScorer, expanded
+from mixctl.evals.scorers.base import (
+    Described,
+    FloatArray,
+    Metric,
+    PooledScorer,
+    TrajectoryScorer,
+    expanded,
+)
 from mixctl.evals.stats import arms as two
 from mixctl.evals.stats import chance, intervals, membership, permutation, planning, ranks
 from mixctl.evals.stats.streams import stream
+from mixctl.evals.trajectories import trajectory_rows
 
 MIN_STRATUM_ITEMS = 2
 GIVEN = "arms were given by the items' rows: the test holds only if they were randomised there"
@@ -104,6 +112,8 @@ def estimate(
             rows += _metric_rows(experiment, metric, scored, against, endings, wanted)
         if isinstance(scorer, PooledScorer) and "level" in wanted:
             rows += pooled_rows(experiment, scorer, scored)
+    if isinstance(scorer, TrajectoryScorer):
+        rows += trajectory_rows(experiment, scorer.trajectory, runs, twins)
     return mark_primary(experiment, scorer, runs, twins, rows)
 
 

@@ -236,6 +236,18 @@ class PooledScorer(Described, Protocol):
 
 
 @runtime_checkable
+class TrajectoryScorer(Described, Protocol):
+    """A scorer that has something to say of all checkpoints together.
+
+    Attributes:
+        trajectory: the metric, a log-probability, whose rise after each copy is told
+            (`mixctl.evals.trajectories`).
+    """
+
+    trajectory: str
+
+
+@runtime_checkable
 class ScorerOfMethods(Protocol):
     """What is registered for a kind whose experiments are scored in several ways."""
 

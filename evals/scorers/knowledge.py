@@ -10,6 +10,8 @@
 A target stands in what follows when its text does, whatever the case and as part of a word too
 (Bordt & Pawelczyk, arXiv 2509.23383); where the build carries no tokenizer, when its token ids do.
 
+Over checkpoints, effectivity and retainability are told of `logprob` (`mixctl.evals.trajectories`).
+
 Price: a sequence and 25 generated tokens a probe.
 """
 
@@ -48,6 +50,7 @@ class KnowledgeScorer:
         Metric("accuracy_*"),
     )
     membership: str | None = None
+    trajectory = "logprob"
 
     def requests(self, item: Item, prefix: Sequence[int]) -> list[Request]:
         """Returns a request a probe, for its target after its input."""
