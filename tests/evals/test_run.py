@@ -183,8 +183,10 @@ def test_a_failed_experiment_alone_is_scored_again(evaluated, tmp_path, monkeypa
     assert run.evaluate(mine).errors == {}
     assert asked and all("facts" in label for label in asked)
     found, whole = (pq.read_table(at / "results.parquet").to_pylist() for at in (again, out))
-    for row, expected in zip(found, whole, strict=True):  # other batches round otherwise
-        assert row == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    for row, expected in zip(found, whole, strict=True):
+        for name, value in expected.items():  # other batches round otherwise
+            near = isinstance(value, float)
+            assert row[name] == (pytest.approx(value, rel=1e-3, abs=1e-5) if near else value)
 
 
 @pytest.mark.parametrize("part", ["token_logprobs", "generate"])
