@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
@@ -125,12 +126,9 @@ def _item_files_in(corpus: Corpus | None, mix: Mix) -> list[str]:
 def input_digests(prepared: Prepared) -> dict[str, str]:
     """Returns the digests of everything the build depends on, by content."""
     plan = prepared.plan
-    config = plan.mix.config.model_dump(mode="json", exclude={"engine"})  # the ids are the same
     digests = {
-        "config": digest_bytes(json.dumps(config, sort_keys=True).encode()),
-        "trainer": digest_bytes(
-            json.dumps(plan.mix.trainer_raw, sort_keys=True, default=str).encode()
-        ),
+        "config": mix_digest(plan.mix.config.model_dump(mode="json")),
+        "trainer": settings_digest(plan.mix.trainer_raw),
         "corpus": corpus_digest(prepared.corpus),
         "tokenizer": plan.encoder.digest,
     }
@@ -140,6 +138,16 @@ def input_digests(prepared: Prepared) -> dict[str, str]:
             name = f"items:{experiment.config.name}:{number}:{path.name}"
             digests[name] = digest_bytes(path.read_bytes())
     return digests
+
+
+def mix_digest(config: dict[str, Any]) -> str:
+    """Returns the digest of a mix file's content, `engine` left out: the ids are the same."""
+    return settings_digest({key: value for key, value in config.items() if key != "engine"})
+
+
+def settings_digest(settings: dict[str, Any]) -> str:
+    """Returns the digest of the content of a mix file or a trainer config."""
+    return digest_bytes(json.dumps(settings, sort_keys=True, default=str).encode())
 
 
 def corpus_digest(corpus: Corpus) -> str:

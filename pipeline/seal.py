@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import yaml
 
 from mixctl.injections.encode import TOKENIZER_FILES
 from mixctl.pipeline.base_stream import BaseStream
@@ -18,12 +17,10 @@ from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixSource, read_receipts
 from mixctl.pipeline.plan import Plan, PlannedExperiment
 from mixctl.pipeline.purge import prove_absent, reasons
 from mixctl.pipeline.resolve import Resolved
+from mixctl.pipeline.sealing import file_record, write_indexes, write_trainer_configs
 from mixctl.pipeline.stages import Searched
 from mixctl.pipeline.tables import blocks_table, items_table, placements_table, replacements_table
-from mixctl.pipeline.trainer import litgpt_config
-from mixctl.shards.chunks import INDEX_NAME, index_text
-from mixctl.shards.files import digest_file, write_bytes, write_text
-from mixctl.shards.layout import Layout
+from mixctl.shards.files import write_bytes
 from mixctl.shards.manifest import BLOCKS, payload_digest, write_table, write_tables
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord, FileRecord, Geometry, Totals, write_record
@@ -53,12 +50,20 @@ def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
     """
     plan, mixed = work.plan, work.mixed
     files, late = _chunks(mixed)
-    written = [*_indexes(mixed), "manifest/blocks.parquet", *_manifest(work, late, stream)]
-    written += [*_trainer_configs(plan, mixed), *_tokenizer(plan, mixed)]
-    files |= {name: _file_record(mixed.out / name) for name in written}
+    base, mix = mixed.base, plan.mix
+    geometry = Geometry.of(
+        mixed.topology, mixed.layout, mixed.val_layout, base.n_validation, base.dtype
+    )
+    written = write_indexes(mixed.out, geometry, mixed.control)
+    written += ["manifest/blocks.parquet", *_manifest(work, late, stream)]
+    written += write_trainer_configs(
+        mixed.out, mix.trainer_raw, mix.trainer, geometry, mixed.control
+    )
+    written += _tokenizer(plan, mixed)
+    files |= {name: file_record(mixed.out / name) for name in written}
     record = BuildRecord(
-        config={**plan.mix.config.model_dump(mode="json"), "trainer_config": plan.mix.trainer_raw},
-        geometry=_geometry(mixed),
+        config={**mix.config.model_dump(mode="json"), "trainer_config": mix.trainer_raw},
+        geometry=geometry,
         tokenizer=plan.encoder.record(),
         engine=work.engine,
         control=mixed.control,
@@ -106,23 +111,6 @@ def _chunks(mixed: MixSource) -> tuple[dict[str, FileRecord], dict[int, str]]:
     return files, late
 
 
-def _indexes(mixed: MixSource) -> list[str]:
-    """Writes index.json of each part; returns their names."""
-    parts = {TRAIN: mixed.layout, VAL: mixed.val_layout}
-    if mixed.control:
-        parts[CONTROL] = mixed.layout
-    return [_index(mixed, part, layout) for part, layout in parts.items()]
-
-
-def _index(mixed: MixSource, part: str, layout: Layout) -> str:
-    name = f"{part}/{INDEX_NAME}"
-    text = index_text(
-        layout.n_chunks, layout.blocks_per_chunk, mixed.topology.sequence_tokens, mixed.base.dtype
-    )
-    write_text(mixed.out / name, text)
-    return name
-
-
 def _manifest(work: Sealed, late: dict[int, str], stream: BaseStream) -> list[str]:
     plan, mixed, resolved = work.plan, work.mixed, work.resolved
     order = TrainingOrder(mixed.topology, mixed.layout)
@@ -148,52 +136,12 @@ def _replacements(work: Sealed, stream: BaseStream) -> pa.Table:
     return replacements_table(replaced, reasons(work.plan), digests)
 
 
-def _trainer_configs(plan: Plan, mixed: MixSource) -> list[str]:
-    names = {"litgpt.yaml": TRAIN} | ({"litgpt-control.yaml": CONTROL} if mixed.control else {})
-    for name, part in names.items():
-        config = litgpt_config(
-            plan.mix.trainer_raw, plan.mix.trainer, mixed.topology, mixed.out, part
-        )
-        write_text(mixed.out / name, yaml.safe_dump(config, sort_keys=False))
-    return list(names)
-
-
 def _tokenizer(plan: Plan, mixed: MixSource) -> list[str]:
     """Copies the tokenizer, so that whoever holds the build can decode it; returns the names."""
     folder = Path(plan.mix.resolve(plan.mix.config.tokenizer))
     for name in TOKENIZER_FILES:
         write_bytes(mixed.out / "tokenizer" / name, (folder / name).read_bytes())
     return [f"tokenizer/{name}" for name in TOKENIZER_FILES]
-
-
-def _file_record(path: Path) -> FileRecord:
-    return FileRecord(bytes=path.stat().st_size, digest=digest_file(path))
-
-
-def _geometry(mixed: MixSource) -> Geometry:
-    topology, layout, val = mixed.topology, mixed.layout, mixed.val_layout
-    return Geometry(
-        max_seq_length=topology.max_seq_length,
-        sequence_tokens=topology.sequence_tokens,
-        micro_batch=topology.micro_batch,
-        global_batch=topology.global_batch,
-        devices=topology.devices,
-        nodes=topology.nodes,
-        workers=topology.workers,
-        data_seed=topology.data_seed,
-        max_tokens=topology.max_tokens,
-        steps=topology.steps,
-        sequences=topology.sequences,
-        chunks=layout.n_chunks,
-        chunks_per_worker=layout.chunks_per_worker,
-        blocks_per_chunk=layout.blocks_per_chunk,
-        val_sequences=mixed.base.n_validation,
-        val_chunks=val.n_chunks,
-        val_chunks_per_worker=val.chunks_per_worker,
-        val_blocks_per_chunk=val.blocks_per_chunk,
-        dtype="uint16" if mixed.base.dtype == "uint16" else "uint32",
-        litdata=topology.litdata,
-    )
 
 
 def _totals(experiment: PlannedExperiment, work: Sealed) -> Totals:

@@ -34,6 +34,14 @@ class VerificationError(Exception):
         self.findings = list(findings)
         super().__init__("\n".join(self.findings))
 
+    def __reduce__(self) -> tuple[type[VerificationError], tuple[list[str]]]:
+        """Survives the trip from a worker process."""
+        return (type(self), (self.findings,))
+
+
+class StageError(Exception):
+    """Work that ended elsewhere before it was done; what is done is kept, exit code 1."""
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the closest valid name, else the valid names if few."""

@@ -52,6 +52,34 @@ class Geometry(_Part):
     dtype: Literal["uint16", "uint32"]
     litdata: str
 
+    @classmethod
+    def of(
+        cls, topology: Topology, layout: Layout, val: Layout, val_sequences: int, dtype: str
+    ) -> Geometry:
+        """Returns the geometry of a build for a topology, with the layouts of train/ and val/."""
+        return cls(
+            max_seq_length=topology.max_seq_length,
+            sequence_tokens=topology.sequence_tokens,
+            micro_batch=topology.micro_batch,
+            global_batch=topology.global_batch,
+            devices=topology.devices,
+            nodes=topology.nodes,
+            workers=topology.workers,
+            data_seed=topology.data_seed,
+            max_tokens=topology.max_tokens,
+            steps=topology.steps,
+            sequences=topology.sequences,
+            chunks=layout.n_chunks,
+            chunks_per_worker=layout.chunks_per_worker,
+            blocks_per_chunk=layout.blocks_per_chunk,
+            val_sequences=val_sequences,
+            val_chunks=val.n_chunks,
+            val_chunks_per_worker=val.chunks_per_worker,
+            val_blocks_per_chunk=val.blocks_per_chunk,
+            dtype="uint16" if dtype == "uint16" else "uint32",
+            litdata=topology.litdata,
+        )
+
     def topology(self) -> Topology:
         """Returns the topology that the build was made for."""
         return Topology(

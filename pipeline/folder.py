@@ -1,0 +1,62 @@
+"""The folder that a build is made in: whose it is, and what an unfinished build left there.
+
+DIR/.work/     lock, stages; while it is there, the build is unfinished
+DIR/mix.json   the build is finished
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mixctl.shards.errors import InputError
+from mixctl.shards.record import RECORD_NAME
+
+WORK = ".work"
+
+
+def check_folder(out: Path) -> None:
+    """Refuses a folder that holds something else than a build."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is a file")
+    ours = {WORK, RECORD_NAME}
+    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
+        raise InputError(f"--out: {out} is not empty and holds no build: choose a new folder")
+
+
+@contextmanager
+def own_folder(out: Path) -> Iterator[None]:
+    """Keeps a second build out of the folder; on wrong input removes what this run began."""
+    fresh = [folder for folder in (out / WORK, out, *out.parents) if not folder.exists()]
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
+    lock = FileLock(out / WORK / "lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise InputError(f"--out: {out}: another build is at work in this folder") from None
+    except InputError:
+        if fresh:
+            shutil.rmtree(out if out in fresh else out / WORK, ignore_errors=True)
+        for parent in (folder for folder in fresh if folder in out.parents):
+            with suppress(OSError):
+                parent.rmdir()  # only where nobody else has put something meanwhile
+        raise
+    finally:
+        if (out / RECORD_NAME).exists():
+            shutil.rmtree(out / WORK, ignore_errors=True)
+
+
+def remove_stale(out: Path) -> None:
+    """Removes what an interrupted build of another mix left in the folder."""
+    for name in ("train", "val", "control", "manifest", "tokenizer"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("litgpt.yaml", "litgpt-control.yaml"):
+        (out / name).unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""The stages of a relayout: the files of the old build are digested, the new chunks are gathered.
+
+A block of the new build is a block of the old one, byte for byte: the new training order says which
+sequence it holds, the old one where that sequence lies. A task takes new chunks in the order of
+training, several at a time, and goes once through every old chunk that holds some of their blocks.
+
+    new chunk 3 holds sequences 8, 2, 5;  the old build has them in chunk 0 (8, 5) and chunk 4 (2)
+    -> chunk 0 is read for two blocks, chunk 4 for one, and the new chunk is written once
+
+Price: the old build is read twice, for its digests and for its blocks, the new one written once.
+Memory of a task is `GATHERED_BYTES`, or one chunk where that is larger. In the order of training,
+neighbouring chunks hold neighbouring sequences, so an old chunk is looked at by as many groups of
+new chunks as a stretch of training has; what is read again comes from the page cache where a chunk
+a (rank, worker) of the old build fits into memory, and in runs of ascending blocks from the disk
+where it does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from datatrove.data import DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+
+from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, receipt_path
+from mixctl.shards.chunks import Tokens, chunk_name, open_chunk, write_chunk
+from mixctl.shards.draws import I64
+from mixctl.shards.errors import VerificationError
+from mixctl.shards.files import digest_file, write_text
+from mixctl.shards.order import TrainingOrder
+from mixctl.shards.record import BuildRecord, Geometry
+
+GATHERED_BYTES = 256 * 2**20
+"""what a task gathers at a time, of new chunks"""
+MAX_TASKS = 128
+
+
+@dataclass(frozen=True)
+class Relayout:
+    """What the tasks of a relayout need to know.
+
+    Attributes:
+        source: the folder of the old build.
+        old: its geometry.
+        new: the geometry of the new build: the same sequences, other slots.
+        control: whether there is a twin.
+        out: the folder of the new build.
+        receipts: the stage's folder.
+    """
+
+    source: Path
+    old: Geometry
+    new: Geometry
+    control: bool
+    out: Path
+    receipts: Path
+
+
+class CheckChunks(PipelineStep):
+    """Digests this task's chunk files of a finished build."""
+
+    name = "Check chunks"
+    type = "READER"
+
+    def __init__(self, build: Path, record: BuildRecord) -> None:
+        """Takes the folder and its mix.json."""
+        super().__init__()
+        self.build = build
+        self.digests = {n: f.digest for n, f in record.files.items() if n.endswith(".bin")}
+
+    def run(
+        self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
+    ) -> DocumentsPipeline:
+        """Raises VerificationError with every file of the task that is not as recorded."""
+        found = []
+        for name in sorted(self.digests)[rank::world_size]:
+            with self.track_time("file"):
+                if digest_file(self.build / name) != self.digests[name]:
+                    why = "its content does not match the digest in mix.json"
+                    found.append(f"{self.build / name}: {why}")
+        if found:
+            raise VerificationError(found)
+        yield from ()
+
+
+class RelayChunks(PipelineStep):
+    """Writes this task's chunks of train/, control/train/ and val/ from the blocks of a build."""
+
+    name = "Relayout"
+    type = "WRITER"
+
+    def __init__(self, relayout: Relayout) -> None:
+        """Takes plain values and paths only: a task opens its files itself."""
+        super().__init__()
+        self.relayout = relayout
+
+    def run(
+        self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
+    ) -> DocumentsPipeline:
+        """Writes the rank-th share of the groups; neighbours in training stay together."""
+        groups = chunk_groups(self.relayout.new, self.relayout.control)
+        begin, end = (len(groups) * turn // world_size for turn in (rank, rank + 1))
+        for part, chunks in groups[begin:end]:
+            with self.track_time("group"):
+                _write_group(self.relayout, part, chunks)
+        yield from ()
+
+
+def n_relayout_tasks(geometry: Geometry, control: bool) -> int:
+    """Returns the number of tasks: a function of the new geometry alone."""
+    return min(len(chunk_groups(geometry, control)), MAX_TASKS)
+
+
+def chunk_groups(geometry: Geometry, control: bool) -> list[tuple[str, I64]]:
+    """Returns (part, chunks) of each group of new chunks that is gathered at once.
+
+    Chunks of train/ are taken in the order of training: the first of every (rank, worker), then the
+    second of each, ...
+    """
+    parts = {TRAIN: training_order(geometry).chunks_by_time, VAL: np.arange(geometry.val_chunks)}
+    if control:
+        parts[CONTROL] = parts[TRAIN]
+    return [(part, some) for part, chunks in parts.items() for some in _cut(geometry, part, chunks)]
+
+
+def _cut(geometry: Geometry, part: str, chunks: I64) -> Iterator[I64]:
+    """Yields as many chunks at a time as `GATHERED_BYTES` hold, at least one."""
+    blocks = geometry.val_blocks_per_chunk if part == VAL else geometry.blocks_per_chunk
+    size = blocks * geometry.sequence_tokens * np.dtype(geometry.dtype).itemsize
+    together = max(GATHERED_BYTES // size, 1)
+    for begin in range(0, len(chunks), together):
+        yield chunks[begin : begin + together]
+
+
+@lru_cache(maxsize=2)
+def training_order(geometry: Geometry) -> TrainingOrder:
+    """Returns the training order of train/, made once a process."""
+    return TrainingOrder(geometry.topology(), geometry.layout())
+
+
+def source_slots(
+    old: Geometry, new: Geometry, part: str, chunk: I64, block: I64
+) -> tuple[I64, I64]:
+    """Returns (chunk, block), int64: where the old build has what these new slots hold."""
+    if part == VAL:
+        held = (chunk * new.val_blocks_per_chunk + block) % new.val_sequences
+        old_chunk, old_block = np.divmod(held, old.val_blocks_per_chunk)
+        return old_chunk, old_block
+    return training_order(old).slots(training_order(new).contents(chunk, block))
+
+
+def _write_group(relayout: Relayout, part: str, chunks: I64) -> None:
+    """Gathers the blocks of some chunks and writes each chunk and its receipt."""
+    new = relayout.new
+    per_chunk = new.val_blocks_per_chunk if part == VAL else new.blocks_per_chunk
+    chunk, block = np.repeat(chunks, per_chunk), np.tile(np.arange(per_chunk), len(chunks))
+    slots = source_slots(relayout.old, new, part, chunk, block)
+    blocks = _gather(relayout.source / part, relayout.old, *slots)
+    for number, rows in zip(chunks.tolist(), np.split(blocks, len(chunks)), strict=True):
+        name = f"{part}/{chunk_name(number)}"
+        written = write_chunk(relayout.out / name, rows, digest_blocks=False)
+        receipt = {"name": name, "payloads": [], "forbidden": 0, **vars(written)}
+        write_text(receipt_path(relayout.receipts, part, number), json.dumps(receipt))
+
+
+def _gather(folder: Path, old: Geometry, chunk: I64, block: I64) -> Tokens:
+    """Returns the blocks in these slots of the old build: shape (n, sequence_tokens)."""
+    little = np.dtype(old.dtype).newbyteorder("<")
+    blocks = np.empty((len(chunk), old.sequence_tokens), dtype=little)
+    by_slot = np.lexsort([block, chunk])
+    ends = np.flatnonzero(np.diff(chunk[by_slot])) + 1
+    for rows in np.split(by_slot, ends):
+        path = folder / chunk_name(int(chunk[rows[0]]))
+        blocks[rows] = open_chunk(path, old.sequence_tokens, old.dtype)[block[rows]]
+    return blocks
