@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow bench-plan peers bench-gaussian lint format clean
+.PHONY: help setup demo test test-slow test-slurm test-ray bench-plan peers bench-gaussian lint format clean
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -23,6 +23,8 @@ help:
 	@echo "make test       the tests, but for the slow ones"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-browser  the report in a headless Chromium (as root on Debian it installs one)"
+	@echo "make test-slurm builds on a Slurm cluster of one node, made for it (installs Debian's packages, as root)"
+	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
@@ -48,7 +50,8 @@ demo: $(STAMP)
 	@$(BIN)/mixctl demo --out $(DEMO_OUT)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --maxprocesses 8 -m "not slow and not browser"
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --maxprocesses 8 \
+	  -m "not slow and not browser and not slurm and not ray and not s3"
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
@@ -64,6 +67,15 @@ chromium: $(STAMP)
 	@command -v chromium > /dev/null || { echo "installing chromium" && apt-get -qq update \
 	  && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
 	  > $(VENV)/chromium.log 2>&1 || { cat $(VENV)/chromium.log >&2; exit 1; }
+
+test-slurm: $(STAMP)
+	@command -v sbatch munged > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge; }
+	@$(BIN)/python -m pytest -n 0 -m slurm
+
+test-ray: $(STAMP)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	@$(BIN)/python -m pytest -n 0 -m ray
 
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py

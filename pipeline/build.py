@@ -17,22 +17,20 @@ twice (three times with the twin) until the build is sealed.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
-from filelock import FileLock, Timeout
 
 from mixctl.pipeline import stages
 from mixctl.pipeline.base_stream import lay
+from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
+from mixctl.pipeline.folder import WORK, check_folder, own_folder
 from mixctl.pipeline.mixfile import located
 from mixctl.pipeline.prepare import Prepared, input_digests, prepare
 from mixctl.pipeline.readers import Corpus
 from mixctl.pipeline.resolve import resolve
 from mixctl.pipeline.seal import Sealed, seal
-from mixctl.pipeline.stages import STAGE_VERSION, WORK
+from mixctl.pipeline.stages import STAGE_VERSION
 from mixctl.pipeline.tokenize_stage import engine_of
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.files import digest_bytes
@@ -47,41 +45,52 @@ def _check_outside(out: Path, corpus: Corpus) -> None:
         raise InputError(f"--out: {out} lies in the corpus folder {root}: choose another")
 
 
-def build(mix_path: Path, out: Path, control: bool = False, workers: int = 1) -> BuildRecord:
+def build(
+    mix_path: Path,
+    out: Path,
+    control: bool = False,
+    workers: int | None = None,
+    executor: ExecutorName | None = None,
+) -> BuildRecord:
     """Returns the record of the finished build in `out`.
 
     Args:
         mix_path: the mix file.
         out: the build folder; must not hold anything but an unfinished build.
         control: whether the twin is written as well.
-        workers: datatrove tasks at a time.
+        workers: datatrove tasks at a time; None takes what the mix file says, else one here, and no
+            limit on a cluster.
+        executor: where tasks run; None takes what the mix file says, else local.
 
     Raises:
         InputError: with every problem; nothing is left behind then.
     """
     prepared = prepare(mix_path)
     out = out.resolve()
-    _check_folder(out)
+    check_folder(out)
     _check_outside(out, prepared.corpus)
+    where = prepared.plan.mix.config.executor.chosen(executor, workers)
+    if problems := where.problems():
+        raise InputError(located(problems, mix_path))
     try:
-        return _build(prepared, out, control, workers)
+        return _build(prepared, out, control, where)
     except InputError as error:
         raise InputError(located(error.problems, mix_path)) from None
 
 
-def _build(prepared: Prepared, out: Path, control: bool, workers: int) -> BuildRecord:
-    with _own(out):
+def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfig) -> BuildRecord:
+    with own_folder(out):
         digests = input_digests(prepared)
         build_digest = _build_digest(prepared, digests, control)
         if (out / RECORD_NAME).exists():
             return _finished(out, build_digest)
-        source = stages.tokenize(prepared, out, digests, workers)
-        searched = stages.search(prepared, source, workers)
+        source = stages.tokenize(prepared, out, digests, executor)
+        searched = stages.search(prepared, source, executor)
         stream = lay(searched.source)  # too small a corpus is found here, before mixing
         dirty = stream.sequences_with(searched.forbidden)
         resolved = resolve(prepared.plan, stream, dirty)
         stage = out / WORK / f"mix-{build_digest}"
-        mixed = stages.mix(prepared, resolved, searched.source, stage, out, control, workers)
+        mixed = stages.mix(prepared, resolved, searched.source, stage, out, control, executor)
         sealed = Sealed(
             prepared.plan,
             resolved,
@@ -91,41 +100,6 @@ def _build(prepared: Prepared, out: Path, control: bool, workers: int) -> BuildR
             engine_of(source.folder),
         )
         return seal(sealed, stream)
-
-
-def _check_folder(out: Path) -> None:
-    """Refuses a folder that holds something else than a build."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out: {out} is a file")
-    ours = {WORK, RECORD_NAME}
-    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
-        raise InputError(f"--out: {out} is not empty and holds no build: choose a new folder")
-
-
-@contextmanager
-def _own(out: Path) -> Iterator[None]:
-    """Keeps a second build out of the folder; on wrong input removes what this run began."""
-    fresh = [folder for folder in (out / WORK, out, *out.parents) if not folder.exists()]
-    try:
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
-    lock = FileLock(out / WORK / "lock", timeout=0)
-    try:
-        with lock:
-            yield
-    except Timeout:
-        raise InputError(f"--out: {out}: another build is at work in this folder") from None
-    except InputError:
-        if fresh:
-            shutil.rmtree(out if out in fresh else out / WORK, ignore_errors=True)
-        for parent in (folder for folder in fresh if folder in out.parents):
-            with suppress(OSError):
-                parent.rmdir()  # only where nobody else has put something meanwhile
-        raise
-    finally:
-        if (out / RECORD_NAME).exists():
-            shutil.rmtree(out / WORK, ignore_errors=True)
 
 
 def _finished(out: Path, build_digest: str) -> BuildRecord:

@@ -1,7 +1,7 @@
 """The command line. Sub-commands are loaded when they are called, so `mixctl --help` is instant.
 
-Exit codes: 0 done; 1 a finished build does not verify, or a scorer failed; 2 wrong usage or wrong
-input.
+Exit codes: 0 done; 1 a finished build does not verify, a scorer failed, or tasks of a cluster did
+not end; 2 wrong usage or wrong input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from mixctl.pipeline.interrupt import InterruptHandler
-from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.errors import InputError, StageError, VerificationError
 
 UNEXPECTED = 70
 """the exit code of an error that no message foresees (EX_SOFTWARE of sysexits.h)"""
@@ -28,6 +28,11 @@ _COMMANDS = {
         "Show what would be built: doses, shares, schedule.",
     ),
     "build": ("mixctl.pipeline.commands", "build", "Build the shards of a mix."),
+    "relayout": (
+        "mixctl.pipeline.commands",
+        "relayout",
+        "Lay a finished build out for another topology.",
+    ),
     "verify": ("mixctl.pipeline.commands", "verify", "Read a build back through the stock loader."),
     "show": ("mixctl.pipeline.commands", "show", "Print decoded placements, payload marked."),
     "eval": ("mixctl.evals.cli", "eval_command", "Score every experiment on checkpoints."),
@@ -94,6 +99,9 @@ def main() -> None:
         sys.exit(2)
     except VerificationError as error:
         _complain(error.findings)
+        sys.exit(1)
+    except StageError as error:
+        _complain([str(error)])
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

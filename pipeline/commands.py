@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mixctl.pipeline.executor_config import EXECUTORS, ExecutorName
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -15,6 +17,7 @@ _PATH = click.Path(path_type=Path)
 Examples:
   mixctl build mix.yaml --out out/run1 --control
   mixctl build mix.yaml --out out/run1 --workers 8
+  mixctl build mix.yaml --out /shared/run1 --executor slurm     partition, time, ... in the mix file
 """
 )
 @click.argument("mix", type=_PATH)
@@ -23,25 +26,66 @@ Examples:
 )
 @click.option("--control", is_flag=True, help="Write the control twin as well.")
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Tasks at a time."
+    "--workers",
+    type=click.IntRange(1),
+    help="Tasks at a time.  [default: of the mix file, else 1 local, all elsewhere]",
 )
 @click.option(
     "--executor",
-    type=click.Choice(["local"]),
-    default="local",
-    show_default=True,
-    help="Where tasks run.",
+    type=click.Choice(EXECUTORS),
+    help="Where tasks run.  [default: of the mix file, else local]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
-def build(mix: Path, out: Path, control: bool, workers: int, executor: str, as_json: bool) -> None:
+def build(
+    mix: Path,
+    out: Path,
+    control: bool,
+    workers: int | None,
+    executor: ExecutorName | None,
+    as_json: bool,
+) -> None:
     """Builds the shards of MIX: train/, val/, manifest/ and the configs to train on them."""
     from mixctl.pipeline.build import build as build_mix
     from mixctl.pipeline.text import print_build
 
-    record = build_mix(mix, out, control=control, workers=workers)
+    record = build_mix(mix, out, control=control, workers=workers, executor=executor)
     if as_json:
         totals = {name: total.model_dump() for name, total in record.totals.items()}
         click.echo(json.dumps({"out": str(out), "totals": totals, "control": record.control}))
+    else:
+        print_build(record, out)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mixctl relayout out/run1 --trainer two-nodes.yaml --out out/run2
+  mixctl relayout out/run1 --trainer two-nodes.yaml --out out/run2 --workers 8 --json
+"""
+)
+@click.argument("directory", metavar="DIR", type=_PATH)
+@click.option(
+    "--trainer", type=_PATH, required=True, help="The LitGPT config that will train on it."
+)
+@click.option(
+    "--out", type=_PATH, required=True, help="The new build; a new folder, or an unfinished one."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Tasks at a time."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the new geometry as JSON.")
+def relayout(directory: Path, trainer: Path, out: Path, workers: int, as_json: bool) -> None:
+    """Lays the build in DIR out for other devices, nodes, workers, micro-batches or data seed.
+
+    The result is what a build for that trainer config would be, byte for byte, without tokenizing
+    again. Global batch, sequence length and steps must be those of DIR.
+    """
+    from mixctl.pipeline.relayout import relayout as relayout_build
+    from mixctl.pipeline.text import print_build
+
+    record = relayout_build(directory, trainer, out, workers=workers)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "geometry": record.geometry.model_dump()}))
     else:
         print_build(record, out)
 

@@ -26,6 +26,7 @@ from mixctl.injections.quantities import parse_tokens
 from mixctl.injections.registry import find_kind, kind_names
 from mixctl.pipeline.decontamination import Decontamination
 from mixctl.pipeline.engines import EngineName
+from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.trainer import TrainerConfig, model_vocabulary, read_topology, read_trainer
 from mixctl.pipeline.yamlfile import parse, read_yaml
 from mixctl.shards.errors import InputError, nearest
@@ -68,6 +69,7 @@ class MixConfig(Strict):
     engine: EngineName = "auto"
     chunk_bytes: Annotated[int, Field(ge=1024, lt=2**32)] = DEFAULT_CHUNK_BYTES
     decontamination: Decontamination = Decontamination()
+    executor: Annotated[ExecutorConfig, Field(exclude=True)] = ExecutorConfig()
     experiments: list[SerializeAsAny[ExperimentConfig]] = []
 
 
@@ -180,7 +182,7 @@ def _experiment(section: dict[str, Any], place: str) -> tuple[Experiment | None,
 
 def located(problems: list[str], mix_path: Path) -> list[str]:
     """Returns the problems, the mix file named before those that begin with one of its fields."""
-    fields = ("corpus:", "engine:", "validation:", "experiment '")
+    fields = ("corpus:", "engine:", "validation:", "executor:", "experiment '")
     return [f"{mix_path}: {p}" if p.startswith(fields) else p for p in problems]
 
 

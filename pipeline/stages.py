@@ -9,7 +9,6 @@ Price: the base tokens are written once, searched once where something is search
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,9 @@ import pyarrow as pa
 
 from mixctl.pipeline.base_stream import BaseSource
 from mixctl.pipeline.decontamination import Patterns, patterns
+from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
+from mixctl.pipeline.folder import WORK, remove_stale
 from mixctl.pipeline.matches import documents_to_drop, hits_table
 from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
 from mixctl.pipeline.overlay import make_overlay, save_overlay
@@ -32,17 +33,18 @@ from mixctl.shards.files import digest_bytes, remove_partials, replacing
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.search import TokenStrings, save_patterns, token_strings
 
-WORK = ".work"
 STAGE_VERSION = 4
 """raised when a stage would write other bytes for the same input"""
 
 
-def tokenize(prepared: Prepared, out: Path, digests: dict[str, str], workers: int) -> BaseSource:
+def tokenize(
+    prepared: Prepared, out: Path, digests: dict[str, str], executor: ExecutorConfig
+) -> BaseSource:
     """Returns the tokenized base corpus, no document left out."""
     corpus, plan = prepared.corpus, prepared.plan
     keys = [STAGE_VERSION, digests["corpus"], digests["tokenizer"], corpus.format, corpus.text_key]
     folder, n_tasks = run_tokenize(
-        corpus, plan.encoder, plan.mix.config.engine, out / WORK, keys, workers
+        corpus, plan.encoder, plan.mix.config.engine, out / WORK, keys, executor
     )
     return BaseSource(
         folder=folder,
@@ -74,13 +76,13 @@ class Searched:
     counts: dict[str, int]
 
 
-def search(prepared: Prepared, source: BaseSource, workers: int) -> Searched:
+def search(prepared: Prepared, source: BaseSource, executor: ExecutorConfig) -> Searched:
     """Returns where the base corpus holds strings of the items, and forbidden strings."""
     plan, rule = prepared.plan, prepared.plan.mix.config.decontamination
     forbidden = token_strings([ids for _, _, ids in plan.forbidden])
     known = _patterns(plan)
     strings = _joined(forbidden, known.strings)
-    found = _hits(strings, source, workers)
+    found = _hits(strings, source, executor)
     is_forbidden = found.pattern < len(forbidden)
     mine = Hits(
         found.pattern[~is_forbidden] - len(forbidden),
@@ -133,7 +135,7 @@ def _strings_digest(strings: TokenStrings) -> str:
     return digest_bytes(b"".join(digest_bytes(part.tobytes()).encode() for part in parts))
 
 
-def _hits(strings: TokenStrings, source: BaseSource, workers: int) -> Hits:
+def _hits(strings: TokenStrings, source: BaseSource, executor: ExecutorConfig) -> Hits:
     """Returns where the strings occur in the token files."""
     if not len(strings):
         none = np.empty(0, dtype=np.int64)
@@ -143,7 +145,7 @@ def _hits(strings: TokenStrings, source: BaseSource, workers: int) -> Hits:
     folder.mkdir(parents=True, exist_ok=True)
     save_patterns(strings, folder / "patterns.npz")
     step = SearchTokens(source.folder, source.dtype, folder / "patterns.npz", folder)
-    run_stage("search", [step], folder, source.n_tasks, workers)
+    run_stage("search", [step], folder, source.n_tasks, executor)
     return hits(folder, source.n_tasks)
 
 
@@ -166,7 +168,7 @@ def mix(
     stage: Path,
     out: Path,
     control: bool,
-    workers: int,
+    executor: ExecutorConfig,
 ) -> MixSource:
     """Returns what was mixed: all chunks are written, each with its receipt."""
     plan, forbidden = prepared.plan, stage / "forbidden.npz"
@@ -183,7 +185,7 @@ def mix(
         forbidden=forbidden if plan.forbidden else None,
     )
     if not stage.exists():
-        _remove_stale(out)
+        remove_stale(out)
     stage.mkdir(parents=True, exist_ok=True)
     remove_partials(out)
     order = TrainingOrder(source.topology, source.layout)
@@ -191,13 +193,5 @@ def mix(
     if plan.forbidden:
         save_patterns(token_strings([ids for _, _, ids in plan.forbidden]), forbidden)
     n_tasks = n_mix_tasks(prepared.layout, prepared.val_layout)
-    run_stage("mix", [MixChunks(source)], stage, n_tasks, workers)
+    run_stage("mix", [MixChunks(source)], stage, n_tasks, executor)
     return source
-
-
-def _remove_stale(out: Path) -> None:
-    """Removes what an interrupted build of another mix left in the folder."""
-    for name in ("train", "val", "control", "manifest", "tokenizer"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("litgpt.yaml", "litgpt-control.yaml"):
-        (out / name).unlink(missing_ok=True)

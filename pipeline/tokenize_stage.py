@@ -26,6 +26,7 @@ from mixctl.pipeline.engines import (
     reference,
     save_choice,
 )
+from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.parts import corpus_tasks
 from mixctl.pipeline.readers import Corpus
@@ -41,7 +42,7 @@ def run_tokenize(
     asked: EngineName,
     work: Path,
     keys: list[object],
-    workers: int,
+    executor: ExecutorConfig,
 ) -> tuple[Path, int]:
     """Returns the stage's folder and its number of tasks, all done.
 
@@ -51,7 +52,7 @@ def run_tokenize(
         asked: the engine of the mix file.
         work: the folder of all stages.
         keys: what the tokens depend on, by digest.
-        workers: tasks at a time.
+        executor: where tasks run.
     """
     tasks = corpus_tasks(corpus)
     parts = [[[part.file, part.stretch] for part in task] for task in tasks]
@@ -59,7 +60,7 @@ def run_tokenize(
 
     def run(engine: EngineChoice) -> None:
         steps = [ReadCorpus(corpus, tasks), TokenizeDocuments(folder, encoder, engine.name)]
-        run_stage("tokenize", steps, folder, len(tasks), workers)
+        run_stage("tokenize", steps, folder, len(tasks), executor)
 
     run_with_one_engine(run, folder, lambda: choose_engine(asked, encoder))
     return folder, len(tasks)

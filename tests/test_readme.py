@@ -44,6 +44,7 @@ def prepare(folder):
     config = trainer_config(global_batch_size=16, max_seq_length=128, max_tokens=16 * 128 * 1000)
     config["model_config"]["block_size"] = 128
     (folder / "litgpt.yaml").write_text(yaml.safe_dump(config))
+    (folder / "two-gpus.yaml").write_text(yaml.safe_dump({**config, "devices": 2}))
     (folder / "mix.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
 
 
@@ -57,13 +58,21 @@ def test_the_examples_that_are_named_are_there():
 def test_the_mix_and_the_commands_work_as_they_stand(tmp_path):
     prepare(tmp_path)
     commands = [line for line in blocks(README) if not re.search(" eval | examples/", line)]
-    assert [line.split()[1] for line in commands] == ["check", "plan", "build", "verify", "show"]
+    assert [line.split()[1] for line in commands] == [
+        "check",
+        "plan",
+        "build",
+        "verify",
+        "show",
+        "relayout",
+    ]
     for line in commands:
         command = [sys.executable, "-m", "mixctl.pipeline.cli", *shlex.split(line)[1:]]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert (tmp_path / "mix.plan.png").exists()
     assert (tmp_path / "out/run1/litgpt-control.yaml").exists()
+    assert (tmp_path / "out/run2/mix.json").exists()
 
 
 def test_every_file_that_the_readme_links_to_is_there():

@@ -19,6 +19,7 @@ from mixctl.injections import documents as documents_kind
 from mixctl.injections.base import BaseData, Item
 from mixctl.injections.encode import Encoder, load_encoder
 from mixctl.pipeline.decontamination import Decontamination, Patterns, patterns
+from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.matches import covered, documents_to_drop, hits_table
 from mixctl.pipeline.parts import Part
@@ -184,10 +185,10 @@ def searched_corpus(folder: Path, encoder: Encoder, made: Patterns) -> tuple[Hit
     corpus = find_corpus(str(base), "jsonl", "text", None)
     tasks = [[Part(name, 0)] for name in corpus.files]
     steps = [ReadCorpus(corpus, tasks), TokenizeDocuments(tokens, encoder)]
-    run_stage("tokenize", steps, tokens, len(tasks), 1)
+    run_stage("tokenize", steps, tokens, len(tasks), ExecutorConfig())
     saved = stage / "patterns.npz"
     save_patterns(made.strings, saved)
-    run_stage("search", [SearchTokens(tokens, "uint16", saved, stage)], stage, 2, 1)
+    run_stage("search", [SearchTokens(tokens, "uint16", saved, stage)], stage, 2, ExecutorConfig())
     return hits(stage, 2), BaseDocuments(tokens, "uint16")
 
 

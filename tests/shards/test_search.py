@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.searching import BaseDocuments, SearchTokens, hits, hits_path
 from mixctl.pipeline.tokenize import lengths_path, tokens_path
@@ -122,7 +123,7 @@ def test_the_stage_names_file_document_and_offset(tmp_path: Path) -> None:
     saved = stage / "patterns.npz"
     save_patterns(token_strings([np.array(p, dtype=np.uint32) for p in patterns]), saved)
     step = pickle.loads(pickle.dumps(SearchTokens(tokens, "uint16", saved, stage)))
-    run_stage("search", [step], stage, 3, 1)
+    run_stage("search", [step], stage, 3, ExecutorConfig())
     one = hits(stage, 3)
     rows = np.stack([one.pattern, one.task, one.document, one.offset], axis=1).tolist()
     # [3, 0] and [9, 0, 5] hold the end of a document: they lie in two, and are not found
