@@ -7,6 +7,7 @@ where the model's context ends.
 
     Prompt([eod, 5, 9], n_new=2) -> [[array([2, 7])]]
 
+Equal prompts in a batch, such as the samples of one, are read once, their keys and values copied.
 Prompts of different lengths share a batch: they are padded on the right, every row goes on at its
 own position, and the mask hides what lies behind it. So the padding's keys are overwritten before
 anyone looks at them. LitGPT's cache does not fit models with a sliding window (its ring buffer
@@ -65,8 +66,8 @@ class Prompt:
 
     @property
     def cost(self) -> int:
-        """Returns the number of tokens that are read and generated at most."""
-        return self.n_samples * (len(self.tokens) + self.n_new)
+        """Returns the number of tokens that are read, once, and generated at most."""
+        return len(self.tokens) + self.n_samples * self.n_new
 
 
 @dataclass(frozen=True)
@@ -138,22 +139,35 @@ def generate(
             for row, tokens in zip(batch, _continue(model, batch, prompts, eod_id), strict=True):
                 found[row.prompt][row.sample] = tokens
             if progress:
-                progress(sum(len(row.tokens) + prompts[row.prompt].n_new for row in batch))
+                progress(sum(_cost(row, prompts[row.prompt]) for row in batch))
     return found
+
+
+def _cost(row: _Row, prompt: Prompt) -> int:
+    """Returns the row's share of its prompt's cost: the first sample reads the prompt."""
+    return prompt.n_new + (0 if row.sample else len(row.tokens))
 
 
 def _rows(prompts: Sequence[Prompt], most: int) -> list[_Row]:
     """Returns a row a sample; the last new token is not read, so it may lie beyond the context."""
-    return [
-        _Row(at, sample, prompt.tokens, min(prompt.n_new, most + 1 - len(prompt.tokens)))
-        for at, prompt in enumerate(prompts)
-        for sample in range(prompt.n_samples)
-    ]
+    rows = []
+    for at, prompt in enumerate(prompts):
+        tokens = np.ascontiguousarray(prompt.tokens, dtype=np.int64)
+        n_new = min(prompt.n_new, most + 1 - len(tokens))
+        rows += [_Row(at, sample, tokens, n_new) for sample in range(prompt.n_samples)]
+    return rows
 
 
 def _batches(rows: Sequence[_Row], budget: int, most_rows: int) -> Iterator[list[_Row]]:
-    """Yields batches of rows alike in their number of new tokens, then in length, longest first."""
-    order = sorted(rows, key=lambda row: (-row.n_new, -len(row.tokens), row.prompt, row.sample))
+    """Yields batches of rows alike in their number of new tokens, then in length, longest first.
+
+    Rows of the same tokens stand together.
+    """
+
+    def place(row: _Row) -> tuple[int, int, bytes, int, int]:
+        return (-row.n_new, -len(row.tokens), row.tokens.tobytes(), row.prompt, row.sample)
+
+    order = sorted(rows, key=place)
     batch: list[_Row] = []
     width = 0
     for row in order:
@@ -254,7 +268,7 @@ def _stepper(model: Any, batch: Sequence[_Row], device: torch.device) -> Iterato
     width = min(width, int(model.max_seq_length))
     read = torch.zeros((len(batch), width), dtype=torch.long)
     for at, row in enumerate(batch):
-        read[at, : len(row.tokens)] = torch.from_numpy(np.asarray(row.tokens, dtype=np.int64))
+        read[at, : len(row.tokens)] = torch.from_numpy(row.tokens)
     read = read.to(device)
     if not _fits_cache(model.config):
         yield lambda lengths, newest: _full(model, read, lengths, newest)
@@ -293,16 +307,29 @@ def _cached(
     width: int,
 ) -> torch.Tensor:
     """Returns logits by reading the prompts at first, then one token a row at its own place."""
+    if newest is None:
+        return _prefilled(model, prompts, lengths)
+    place = (lengths - 1).clamp(max=width - 1)
+    logits = model(newest[:, None], place[:, None], input_pos_maxp1=int(place.max()) + 1)
+    found: torch.Tensor = logits[:, 0].float()
+    return found
+
+
+def _prefilled(model: Any, prompts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Returns logits by reading each distinct prompt once; the cache has the keys of every row."""
     import torch
 
-    if newest is None:
-        positions = torch.arange(prompts.shape[1], device=prompts.device)
-        with _only(model, lengths - 1):
-            logits = model(prompts, positions, input_pos_maxp1=prompts.shape[1])
-    else:
-        place = (lengths - 1).clamp(max=width - 1)
-        logits = model(newest[:, None], place[:, None], input_pos_maxp1=int(place.max()) + 1)
-    found: torch.Tensor = logits[:, 0].float()
+    labelled = torch.cat([lengths[:, None], prompts], dim=1)
+    distinct, of_row = labelled.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+    longest = prompts.shape[1]
+    positions = torch.arange(longest, device=prompts.device)
+    with _only(model, distinct[:, 0] - 1):
+        logits = model(distinct[:, 1:], positions, input_pos_maxp1=longest)
+    for block in model.transformer.h:
+        cache = block.attn.kv_cache
+        for kept in (cache.k, cache.v):
+            kept[:, :, :longest] = kept[of_row, :, :longest]
+    found: torch.Tensor = logits[of_row, 0].float()
     return found
 
 

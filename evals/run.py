@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mixctl.evals import estimation, results, samples, whole_model
 from mixctl.evals.baselines import distinct, training_problems
-from mixctl.evals.checkpoint import Checkpoint, check_weights, find_checkpoints
+from mixctl.evals.checkpoint import Checkpoint, check_weights, find_checkpoints, model_config
 from mixctl.evals.experiments import Experiment, read_experiments
 from mixctl.evals.huggingface import FOLDER_NAME, Converter
 from mixctl.evals.primary import with_q_values
@@ -198,7 +198,8 @@ def _score_all(
     device = settings.device or _default_device()
     inputs = _inputs_digest(settings.build, work)
     todo = [("run", checkpoint) for checkpoint in runs] + [("twin", c) for c in twins]
-    meter = Meter(work, len(todo), progress)
+    cost = work.cost(model_config(todo[0][1].folder)) if progress else 0
+    meter = Meter(cost, len(todo), progress)
     scored = []
     for model, checkpoint in todo:
         key = samples.samples_key(checkpoint, inputs, prefix, device)

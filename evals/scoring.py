@@ -38,9 +38,9 @@ _Found = TypeVar("_Found")
 class Meter:
     """Counts tokens over all checkpoints for the progress bar."""
 
-    def __init__(self, work: Work, n_checkpoints: int, progress: Progress | None) -> None:
-        """Knows the total from the start."""
-        self.per_checkpoint = work.cost
+    def __init__(self, per_checkpoint: int, n_checkpoints: int, progress: Progress | None) -> None:
+        """Knows the total from the start; a checkpoint takes so many tokens."""
+        self.per_checkpoint = per_checkpoint
         self.total = self.per_checkpoint * n_checkpoints
         self.progress = progress
         self.finished = 0

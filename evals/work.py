@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mixctl.evals.checkpoint import Checkpoint, model_config
 from mixctl.evals.experiments import Experiment
-from mixctl.evals.forward import Request, request_problems
+from mixctl.evals.forward import Request, request_problems, tokens_to_read
 from mixctl.evals.generation import Prompt, prompt_problems
 from mixctl.evals.scorers.base import AnyScorer, GeneratingScorer, MeasuringScorer, ScorerOfMethods
 from mixctl.evals.scorers.registry import scorer_for
@@ -24,12 +25,6 @@ class Asked:
     scorer: AnyScorer
     requests: list[list[Request]]
     prompts: list[list[Prompt]]
-
-    @property
-    def cost(self) -> int:
-        """Returns the tokens that are read or generated, for the progress bar."""
-        read = sum(request.n_read for of_item in self.requests for request in of_item)
-        return read + sum(prompt.cost for of_item in self.prompts for prompt in of_item)
 
 
 @dataclass
@@ -54,10 +49,12 @@ class Work:
         """Returns the scorer of each experiment that can be scored."""
         return {name: asked.scorer for name, asked in self.asked.items()}
 
-    @property
-    def cost(self) -> int:
-        """Returns the tokens that a checkpoint reads or generates."""
-        return sum(asked.cost for asked in self.asked.values())
+    def cost(self, config: Any) -> int:
+        """Returns the tokens that such a model reads, shared ones once, or generates at most."""
+        asked = self.asked.values()
+        requests = [r for one in asked for of_item in one.requests for r in of_item]
+        prompts = [p for one in asked for of_item in one.prompts for p in of_item]
+        return tokens_to_read(requests, config) + sum(prompt.cost for prompt in prompts)
 
 
 def gather(experiments: list[Experiment], prefix: Sequence[int]) -> Work:

@@ -105,6 +105,25 @@ def test_samples_do_not_depend_on_the_batch_or_the_company():
     assert [s.tolist() for s in reseeded] != [s.tolist() for s in alone[0]]
 
 
+@pytest.mark.parametrize("name", ["plain", "grouped", "half rotary"])
+def test_equal_prompts_are_read_once(name, monkeypatch):
+    model = _model(**VARIANTS[name])
+    alike = np.array([5, 9, 0, 0])  # the one that is shorter looks like it once it is padded
+    prompts = [Prompt(alike, 6), Prompt(alike, 6, n_samples=4), *_prompts(3), Prompt(alike[:3], 6)]
+    read, forward = [], model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda tokens, *a, **k: read.append(tokens) or forward(tokens, *a, **k)
+    )
+    found = generate(model, prompts)
+    firsts = [tokens for tokens in read if tokens.shape[1] > 1]
+    assert sum(len(tokens) for tokens in firsts) == 5
+    assert [s.tolist() for s in found[0]] == [_plain(model, prompts[0])]
+    assert [s.tolist() for s in found[-1]] == [_plain(model, prompts[-1])]
+    alone = generate(model, [prompts[1]])[0]
+    assert [s.tolist() for s in found[1]] == [s.tolist() for s in alone]
+    assert len({tuple(s) for s in alone}) > 1
+
+
 def test_samples_follow_the_softmax_at_the_temperature():
     model = tiny.tiny_model()
     prompt = Prompt(np.array([0, 5]), 1, n_samples=20_000, temperature=2.0)
@@ -148,7 +167,7 @@ def test_a_broken_model_is_an_error():
 
 
 def test_progress_adds_up_to_the_cost():
-    prompts, seen = _prompts(), []
+    prompts, seen = [*_prompts(), Prompt(np.arange(9), 4, n_samples=5)], []
     generate(tiny.tiny_model(), prompts, progress=seen.append, batch_tokens=100)
     assert sum(seen) == sum(prompt.cost for prompt in prompts) and len(seen) > 3
 
