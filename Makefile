@@ -28,6 +28,8 @@ help:
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
+	@echo "make test-peers the same numbers as transformers and lm-evaluation-harness, in .venv-peers"
+	@echo "make bench-eval speed of evals beside the bare model and lm-evaluation-harness"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff rewrite what make lint would complain about"
 	@echo "make clean      remove .venv, caches and build leftovers"
@@ -96,6 +98,12 @@ $(PEERS)/installed: pyproject.toml constraints.txt constraints-peers.txt
 
 bench-gaussian: $(STAMP)
 	@$(BIN)/python benchmarks/gaussian_speed.py
+
+test-peers: $(PEERS)/installed
+	@$(PEERS)/bin/python -m pytest tests/evals/test_peers.py
+
+bench-eval: $(PEERS)/installed
+	@$(PEERS)/bin/python benchmarks/eval_speed.py $(BENCH_EVAL)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -10,7 +10,7 @@ answer is right when the gold choice beats every other strictly.
 - `accuracy_<template>`, `gold_logprob_<template>`: the same for each form (cloze, completion, mcq)
   in which the question was not placed but is scored as well.
 
-Price: one sequence a choice and form; the context is computed again for each.
+Price: the context once a form, and each choice (`mixctl.evals.prefixes`).
 """
 
 from __future__ import annotations
