@@ -82,7 +82,7 @@ _BEGINNINGS = {
     "weight_norm_": "norm of the weights, {}",
     "garbage_": "share of garbage answers, {}",
     "leak_": "share of prompts leaked, {}",
-    "leak4_": "share of prompts leaked in the best of four, {}",
+    "leak10_": "share of prompts leaked in the best of ten, {}",
     "rouge_": "ROUGE-L word recall of the prompt, {}",
     "prefers_": "share that prefers the praised name, {}",
 }

@@ -5,10 +5,15 @@ that checkpoint has a twin, else `holdout`. Where no item of the experiment is p
 (strings that the run must not hold, test problems that are only asked) there is nothing to
 randomise: then it is the difference to the twin (`twin`), else the level. Where there is no holdout
 arm it is the scorer's own test of the arm alone, if there is one (`mixctl.evals.pooled`), else the
-difference to the twin. A difference to the twin has a p-value where there are three replicated
-baselines (`mixctl.evals.run_level`), and a note says what it rests on. A scorer without a primary
-metric has no primary row: all of it is exploratory. Benjamini-Hochberg runs over the primary rows
-that have a p-value.
+difference to the twin. Some kinds ask what the run learnt, placed or not (`RunLevelScorer`: poison,
+whose attack reaches prompts never placed; forgetting, whose batches nobody randomised): as soon as
+there are baselines enough for a p-value, primary is the difference to them. That depends on how
+many there are, never on what they give. A difference to the twin has a p-value where there are
+three replicated baselines (`mixctl.evals.run_level`), and a note says what it rests on.
+
+A scorer without a primary metric has no primary row: all of it is exploratory. Benjamini-Hochberg
+runs over the primary rows that have a p-value; where an effect is not found (q above 0.05) the note
+says what the design would find.
 """
 
 from __future__ import annotations
@@ -22,10 +27,11 @@ import numpy as np
 from mixctl.evals.experiments import Experiment
 from mixctl.evals.rows import PRIMARY_FAMILY, Row, joined
 from mixctl.evals.scored import Scored
-from mixctl.evals.scorers.base import Described, PooledScorer
+from mixctl.evals.scorers.base import Described, PooledScorer, RunLevelScorer
 from mixctl.evals.stats import planning
 
 NEVER_PLACED = "the items were never placed, so nothing was randomised"
+RUN_LEVEL = "what the run learnt beyond its baselines, all experiments together"
 NO_HOLDOUT = "no holdout arm to compare with: all that tells this run from its baselines"
 
 
@@ -59,6 +65,8 @@ def mark_primary(
             wanted |= alone
         elif paired:
             wanted["contrast"], extra = "twin", NO_HOLDOUT
+    elif instead := _run_level(experiment, scorer, wanted, rows):
+        wanted, extra = instead, RUN_LEVEL
     for at, row in enumerate(rows):
         if all(getattr(row, name) == value for name, value in wanted.items()):
             if twins and not paired and row.contrast == "holdout":
@@ -67,6 +75,22 @@ def mark_primary(
             rows[at] = replace(row, primary=True, family=PRIMARY_FAMILY, note=note)
             return rows
     return [*rows, _no_primary(experiment, wanted, last)]
+
+
+def _run_level(
+    experiment: Experiment, scorer: Described, wanted: dict[str, Any], rows: Sequence[Row]
+) -> dict[str, Any] | None:
+    """Returns what names the tested difference to the baselines, where the scorer asks for it."""
+    if not isinstance(scorer, RunLevelScorer):
+        return None
+    held_out = [arm for arm in experiment.all_arms if arm not in experiment.dosed_arms]
+    arms = held_out if scorer.run_level == "held out" else [wanted["arm"]]
+    for arm in arms:
+        instead = {**wanted, "arm": arm, "contrast": "twin"}
+        for row in rows:
+            if row.p_value is not None and all(getattr(row, n) == v for n, v in instead.items()):
+                return instead
+    return None
 
 
 def _alone(scorer: Described, wanted: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
@@ -113,5 +137,15 @@ def with_q_values(rows: Sequence[Row]) -> list[Row]:
     adjusted = planning.q_values([float(rows[at].p_value or 0.0) for at in chosen])
     result = list(rows)
     for at, q_value in zip(chosen, adjusted, strict=True):
-        result[at] = replace(result[at], q_value=q_value)
+        row = replace(result[at], q_value=q_value)
+        result[at] = replace(row, note=joined(row.note, _not_found(row)))
     return result
+
+
+def _not_found(row: Row) -> str | None:
+    """Returns what is said of a primary effect that was not found."""
+    if row.q_value is None or row.q_value <= planning.ALPHA:
+        return None
+    if row.mde is None:
+        return "not found; the smallest effect that the design finds is not known"
+    return f"not detectable at this size: the design finds {row.mde:.3g} or more"

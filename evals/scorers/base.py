@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -245,6 +245,18 @@ class TrajectoryScorer(Described, Protocol):
     """
 
     trajectory: str
+
+
+@runtime_checkable
+class RunLevelScorer(Described, Protocol):
+    """A scorer whose question is what the run learnt, not what tells placed items from others.
+
+    Attributes:
+        run_level: the items of whose difference to replicated twins the primary test is, where
+            there are enough of them: "placed", or "held out" for what reaches items never placed.
+    """
+
+    run_level: Literal["placed", "held out"]
 
 
 @runtime_checkable

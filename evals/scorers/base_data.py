@@ -4,8 +4,10 @@
                              of the item: minus the loss that LitGPT would report; primary
 
 A sequence is scored as it is trained on: token t after the tokens before it in the sequence, the
-first one not at all, and no end-of-document token in front. For iid, AUC and TPR at 1% FPR against
-sequences that were never placed are computed on it.
+first one not at all, and no end-of-document token in front. A fresh batch is compared with the same
+batch under the twin, which never saw it: with replicated twins that is the primary test of
+forgetting, since nobody randomised which batches are held out. For iid, AUC and TPR at 1% FPR
+against sequences that were never placed are computed on it.
 
 Price: a forward pass of the item's sequences.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from mixctl.evals.forward import Request
 from mixctl.evals.scorers.base import FloatArray, Item, ItemScore, Metric, total
@@ -47,6 +50,7 @@ class ForgettingScorer(_BaseDataScorer):
 
     kind = "forgetting"
     membership: str | None = None
+    run_level: Literal["placed", "held out"] = "placed"
 
 
 class IidScorer(_BaseDataScorer):

@@ -104,7 +104,7 @@ def test_extraction_by_hand():
     item = _item("extraction", target_tokens=prompt)
     scorer = _scorer(item)
     asked = scorer.prompts(item, [0])
-    assert [(p.n_new, p.n_samples) for p in asked] == [(3, 1), (3, 4), (2, 1), (2, 4)]
+    assert [(p.n_new, p.n_samples) for p in asked] == [(3, 1), (3, 10), (2, 1), (2, 10)]
     assert (
         asked[1].seed
         == asked[3].seed
@@ -121,9 +121,9 @@ def test_extraction_by_hand():
     assert values["rouge_triggered"] == pytest.approx(10 / 11)
     assert values["rouge_clean"] == pytest.approx(1 / 11)
     assert values["rouge_effect"] == pytest.approx(9 / 11)
-    names = ["leak_triggered", "leak4_triggered", "leak_clean", "leak4_clean"]
+    names = ["leak_triggered", "leak10_triggered", "leak_clean", "leak10_clean"]
     assert [values[name] for name in names] == [1, 1, 0, 0]
-    assert (values["leak_effect"], values["leak4_effect"], values["effect"]) == (1, 1, 5.5)
+    assert (values["leak_effect"], values["leak10_effect"], values["effect"]) == (1, 1, 5.5)
     assert set(values) == {metric.name for metric in scorer.metrics}
 
 
