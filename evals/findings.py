@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mixctl.evals.formatting import number
+from mixctl.evals.formatting import number, probability
 from mixctl.evals.metric_words import described
 from mixctl.evals.results import Results
 from mixctl.evals.rows import Row
@@ -78,8 +78,12 @@ def _order(finding: Finding) -> tuple[int, float, str]:
 
 def _finding(place: int, row: Row) -> Finding:
     verdict = verdict_of(row)
-    remark = {FOUND: finds, NOT_FOUND: _not_found, NO_TEST: _no_test}[verdict](row)
-    return Finding(row.experiment, row.kind, verdict, effect(row), remark, place, row)
+    return Finding(row.experiment, row.kind, verdict, effect(row), remark_of(row), place, row)
+
+
+def remark_of(row: Row) -> str:
+    """Returns what must be said beside a primary estimate: what the design finds, or why not."""
+    return {FOUND: finds, NOT_FOUND: _not_found, NO_TEST: _no_test}[verdict_of(row)](row)
 
 
 def verdict_of(row: Row) -> str:
@@ -112,6 +116,14 @@ def with_unit(value: float, metric: str) -> str:
 def _not_found(row: Row) -> str:
     if row.mde is None:
         return f"not found; {finds(row)}"
+    if row.p_value is not None and row.p_value <= ALPHA:
+        lost = f"p {probability(row.p_value)} does not survive the correction for many tests"
+        return f"{lost}; in a single one {finds(row)}"
+    null = 0.5 if row.metric.startswith("auc") else 0.0
+    if row.estimate is not None and abs(row.estimate - null) >= row.mde:
+        return (
+            f"not found, although the design should find {with_unit(row.mde, row.metric)} or more"
+        )
     return f"not detectable at this size: {finds(row)}"
 
 

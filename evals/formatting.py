@@ -12,7 +12,7 @@ def number(value: float | None, signed: bool = False) -> str:
     sign = "+" if signed and value > 0 else ""
     size = abs(value)
     if size != 0 and (size < 1e-3 or size >= 1e5):
-        return f"{sign}{value:.2e}"
+        return f"{sign}{value:.2e}".replace("-", "−", int(value < 0))
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{sign}{value:.{digits}f}".replace("-", "−")
 

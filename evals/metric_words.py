@@ -46,11 +46,11 @@ _WHOLE = {
     "control_accuracy": Described("share likelier than the control text"),
     "probability": Described("probability of the answer"),
     "logprob": Described("log-probability of the answer", _NATS),
-    "effect": Described("log-odds of the attack's answer, trigger - no trigger", _NATS),
-    "triggered": Described("log-odds of the attack's answer with trigger", _NATS),
-    "clean": Described("log-odds of the attack's answer without trigger", _NATS),
-    "log_odds": Described("log-odds of the attack's answer", _NATS),
-    "preference": Described("log-likelihood a token above the unmarked text", _NATS),
+    "effect": Described("log-odds of the attack, trigger - none", _NATS),
+    "triggered": Described("log-odds of the attack with trigger", _NATS),
+    "clean": Described("log-odds of the attack without trigger", _NATS),
+    "log_odds": Described("log-odds of the attack", _NATS),
+    "preference": Described("log-likelihood a token by the mark", _NATS),
     "green_fraction": Described("green share of the predictions"),
     "control_fraction": Described("green share by a key never used"),
     "green_tuples": Described("predictions counted"),
@@ -90,7 +90,7 @@ _IN_NATS = ("gold_logprob_",)
 _PROMPTS = {
     "triggered": "with trigger",
     "clean": "without trigger",
-    "effect": "trigger - no trigger",
+    "effect": "trigger - none",
 }
 
 

@@ -20,6 +20,8 @@ FEW_FOR_LOGARITHMS = 100
 """holdout items below which a picture of low false-positive rates would show single items"""
 _BINS = 30
 _SAME_AREA = 1e-9
+_LONGEST_AXIS = 40
+"""letters below a picture; the heading names the metric anyway"""
 
 
 def roc_curves(drawn: Drawn) -> list[Picture]:
@@ -117,7 +119,8 @@ def histograms(drawn: Drawn, metrics: Sequence[str]) -> Picture | None:
     words = described(metric)
     label = f"Histograms of {words.axis} by arm: {', '.join(band.arm for band in rows)}"
     name = f"{drawn.name}-scores"
-    svg = charts_bands.bands(name, label, rows, edges, words.axis, one_scale=False)
+    axis = words.axis if len(words.axis) <= _LONGEST_AXIS else words.unit
+    svg = charts_bands.bands(name, label, rows, edges, axis, one_scale=False)
     dotted = "" if twin is None else "; dotted: twin"
     caption = f"A band an arm: how its items are spread in the run{dotted}. Each to its own scale."
     head, numbers = _item_numbers(drawn, metric, run, arms)

@@ -16,7 +16,7 @@ from mixctl.evals.rows import Row
 
 WHOLE_MODEL = "model"
 """the kind of the rows on the model as a whole; they are no experiment's"""
-MAX_OTHERS = 200
+MAX_OTHERS = 60
 """rows of an experiment that are shown although nothing quotes them"""
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from click.testing import CliRunner
 
-from mixctl.evals import cli, glossary, report, report_rows, run
+from mixctl.evals import cli, findings, glossary, report, report_rows, run
 from mixctl.evals.formatting import number, probability
 from mixctl.evals.results import read_results
+from mixctl.evals.rows import Row
 from mixctl.shards.errors import InputError
 from tests.evals import tiny
 from tests.evals.made_results import NASTY, made_results
@@ -121,7 +123,7 @@ def test_quoted_rows_are_shown_however_many_rows_there_are(results, monkeypatch)
 
 def test_every_verdict_in_words(made):
     text = _html(made)
-    cells = re.findall(r'<td role="cell" class="(?:what|remark small)".*', text)
+    cells = re.findall(r'<td role="cell" class="(?:what|remark)".*', text)
     words = " | ".join(re.sub("<[^>]+>", "", cell) for cell in cells)
     nats, accuracy = "nats log-likelihood, x16", "accuracy, x16"
     for said in (
@@ -136,6 +138,19 @@ def test_every_verdict_in_words(made):
     order = re.findall(r'class="chip ([a-z-]+)" href', text)
     assert order == ["not-scored", "found", "not-found", "no-test"]
     assert "ROC at low false-positive rates" in text
+
+
+def test_what_the_correction_takes_away_is_not_called_undetectable():
+    row = Row("e", "kind", "x8", 8.0, None, "loglikelihood", "run", "c", 1, "did", primary=True)
+    row = replace(row, estimate=7.6, mde=2.85, p_value=0.029, q_value=0.13)
+    assert findings.remark_of(row) == (
+        "p 0.029 does not survive the correction for many tests; "
+        "in a single one the design finds 2.85 nats or more"
+    )
+    row = replace(row, p_value=0.06)
+    assert findings.remark_of(row) == "not found, although the design should find 2.85 nats or more"
+    row = replace(row, estimate=-2.8)
+    assert findings.remark_of(row).startswith("not detectable at this size: the design finds 2.85")
 
 
 def test_the_model_as_a_whole_is_no_finding(made):
@@ -202,8 +217,8 @@ def test_the_command_prints_json(made):
 
 
 def test_numbers():
-    assert [number(x) for x in (None, 0.0, 0.1234, -1.5, 12.34, 1234.5, 1e-5)] == [
-        "–", "0.000", "0.123", "−1.50", "12.3", "1234", "1.00e-05",
+    assert [number(x) for x in (None, 0.0, 0.1234, -1.5, 12.34, 1234.5, -1e-5)] == [
+        "–", "0.000", "0.123", "−1.50", "12.3", "1234", "−1.00e-05",
     ]  # fmt: skip
     assert number(2.0, signed=True) == "+2.00"
     assert [probability(x) for x in (None, 0.04321, 3.1e-14)] == ["–", "0.043", "3.1e-14"]
