@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-slurm test-ray bench-plan peers bench-gaussian lint format clean
+.PHONY: help setup demo test test-slow test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -25,7 +25,9 @@ help:
 	@echo "make test-browser  the report in a headless Chromium (as root on Debian it installs one)"
 	@echo "make test-slurm builds on a Slurm cluster of one node, made for it (installs Debian's packages, as root)"
 	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
+	@echo "make test-kills twenty builds killed at random moments and continued"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
+	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
 	@echo "make test-peers the same numbers as transformers and lm-evaluation-harness, in .venv-peers"
@@ -79,8 +81,17 @@ test-ray: $(STAMP)
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
 	@$(BIN)/python -m pytest -n 0 -m ray
 
+test-kills: $(STAMP)
+	@$(BIN)/python -m pytest -n 0 tests/pipeline/test_kills.py
+
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py
+
+bench-mix: $(STAMP)
+	@$(BIN)/python benchmarks/plan_speed.py
+	@$(BIN)/python benchmarks/order_speed.py
+	@$(BIN)/python benchmarks/shuffle_quality.py
+	@$(BIN)/python benchmarks/mix_speed.py
 
 peers: $(PEERS)/installed
 

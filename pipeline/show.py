@@ -43,13 +43,13 @@ def show(build: Path, choice: Choice, limit: int) -> tuple[list[Shown], int]:
         InputError: when the folder is no build, or it has no such experiment, item or step.
     """
     record = read_record(build)
-    rows = chosen_rows(record, read_placements(build), choice)
+    rows = chosen_rows(build, record, choice)
     encoder = load_encoder(build / "tokenizer", eod=record.tokenizer.eod)
     return list(_shown(build, record, rows.slice(0, limit), encoder)), rows.num_rows
 
 
-def chosen_rows(record: BuildRecord, placements: pa.Table, choice: Choice) -> pa.Table:
-    """Returns the rows of placements.parquet that are wanted.
+def chosen_rows(build: Path, record: BuildRecord, choice: Choice) -> pa.Table:
+    """Returns the rows of placements.parquet that are wanted; others are hardly read.
 
     Raises:
         InputError: when the build has no such experiment, item or step.
@@ -61,10 +61,9 @@ def chosen_rows(record: BuildRecord, placements: pa.Table, choice: Choice) -> pa
         raise InputError(
             f"--step: {choice.step} is outside the run's steps 1 to {record.geometry.steps}"
         )
-    wanted = {"experiment": choice.experiment, "item": choice.item, "step": choice.step}
-    for column, value in wanted.items():
-        if value is not None:
-            placements = placements.filter(pc.equal(placements[column], value))
+    placements = read_placements(build, choice.experiment, choice.item)
+    if choice.step is not None:
+        placements = placements.filter(pc.equal(placements["step"], choice.step))
     if choice.item is not None and not placements.num_rows:
         raise InputError(f"--item: no placement of an item '{choice.item}' (a holdout has none)")
     return placements

@@ -119,9 +119,19 @@ def read_items(build: Path) -> pa.Table:
     return read_table(build, "manifest/items.parquet")
 
 
-def read_placements(build: Path) -> pa.Table:
-    """Returns placements.parquet of a build: a row a contiguous payload."""
-    return read_table(build, "manifest/placements.parquet")
+def read_placements(
+    build: Path, experiment: str | None = None, item: str | None = None
+) -> pa.Table:
+    """Returns placements.parquet of a build: a row a contiguous payload.
+
+    Args:
+        build: the build folder.
+        experiment: only this one's; row groups that cannot hold it are not read.
+        item: only this one's, of any experiment; likewise.
+    """
+    wanted = {"experiment": experiment, "item": item}
+    filters = [(name, "==", value) for name, value in wanted.items() if value is not None]
+    return read_table(build, "manifest/placements.parquet", filters or None)
 
 
 def read_replacements(build: Path) -> pa.Table:
@@ -134,15 +144,22 @@ def read_blocks(build: Path) -> pa.Table:
     return read_table(build, "manifest/blocks.parquet")
 
 
-def read_table(build: Path, name: str) -> pa.Table:
+def read_table(
+    build: Path, name: str, filters: list[tuple[str, str, str]] | None = None
+) -> pa.Table:
     """Returns one table of the manifest, cast to its schema (extra columns kept).
+
+    Args:
+        build: the build folder.
+        name: of the file, below it.
+        filters: which rows, as `pyarrow.parquet.read_table` takes them; None for all.
 
     Raises:
         InputError: when the file is missing, is no parquet, or lacks a column.
     """
     path = build / name
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, filters=filters)
         return _cast(table, TABLES[name])
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {build} is not a finished build") from None

@@ -151,6 +151,19 @@ class TrainingOrder:
         """
         return np.minimum(self.sequences(chunk, block), self.topology.sequences)
 
+    def share(self, rank: int, worker: int) -> I64:
+        """Returns the sequences that a worker of a rank reads, in its order: int64, shape (K * C,).
+
+        Args:
+            rank: 0 <= rank < R.
+            worker: 0 <= worker < W.
+        """
+        layout, micro_batch = self.layout, self.topology.micro_batch
+        q = np.arange(layout.chunks_per_worker * layout.blocks_per_chunk)
+        turn, row = np.divmod(q, micro_batch)
+        iteration = turn * layout.workers + worker
+        return np.asarray((iteration * layout.ranks + rank) * micro_batch + row, dtype=np.int64)
+
     def steps(self, sequence: I64) -> tuple[I64, I64]:
         """Returns (step, row): the optimizer step, from 1, and the row of its global batch."""
         step, row = np.divmod(np.asarray(sequence, dtype=np.int64), self.topology.global_batch)

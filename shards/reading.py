@@ -3,7 +3,10 @@
 `litgpt.data.LitData` itself builds the loader. What a process of a distributed run finds out from
 its process group is set on the dataset instead, so one process can look through the eyes of every
 rank (the tests compare this with real process groups). A loader begins anywhere by restoring a
-state, as LitGPT's `--resume` does.
+state, as LitGPT's `--resume` does. `read_share` leaves out the loader's processes and gives what
+one of its workers reads, from the same stock dataset.
+
+Price: a millisecond a micro-batch through the loader, 6 microseconds a sequence without it.
 """
 
 from __future__ import annotations
@@ -69,6 +72,35 @@ def read_batches(
         warnings.simplefilter("ignore")
         for batch in islice(loader, count):
             yield np.asarray(batch.numpy())
+
+
+def read_share(
+    build: Path, split: str, topology: Topology, rank: int, worker: int
+) -> Iterator[Tokens]:
+    """Yields the sequences, shape (L + 1,), that a loader worker of a rank reads, in its order.
+
+    The loader takes micro-batches of its workers in turn: iteration t is of worker t mod W.
+
+    Args:
+        build: the build folder.
+        split: as in `stock_loader`.
+        topology: the trainer's side.
+        rank: 0 <= rank < topology.ranks.
+        worker: 0 <= worker < topology.loader_workers.
+    """
+    from torch.utils.data._utils import worker as torch_worker
+
+    dataset = stock_loader(build, split, topology, rank).dataset
+    known = torch_worker._worker_info
+    torch_worker._worker_info = torch_worker.WorkerInfo(
+        id=worker, num_workers=topology.loader_workers, seed=0, dataset=dataset
+    )
+    try:
+        rows = iter(dataset)  # the stock dataset asks torch which worker it is, whenever it begins
+    finally:
+        torch_worker._worker_info = known
+    while (row := next(rows, None)) is not None:  # a for loop would begin it again
+        yield row
 
 
 def _state(loader: Any, topology: Topology, iteration: int) -> dict[str, Any]:

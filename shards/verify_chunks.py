@@ -6,15 +6,17 @@ names.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from mixctl.shards.chunks import HEADER_BYTES, Tokens, chunk_name, header, open_chunk
+from mixctl.shards.chunks import HEADER_BYTES, Tokens, block_digests, chunk_name, header, open_chunk
 from mixctl.shards.draws import I64
-from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes
 from mixctl.shards.manifest import payload_digest
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord
@@ -24,6 +26,7 @@ from mixctl.shards.verify_manifest import INSIDE_MODES, column, names
 SAMPLE_CHUNKS = 8
 SAMPLE_BLOCKS = 2048
 """blocks looked at in each sampled chunk"""
+_READ_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,10 @@ def check_chunks(
     chosen = range(n_chunks) if full else sorted({*_spread(n_chunks, SAMPLE_CHUNKS)})
     findings: list[str] = []
     n_placements = n_blocks = 0
-    for chunk in chosen:
-        try:
-            found, placed, digested = _check_chunk(build, record, tables, chunk, full)
-        except (OSError, ValueError) as error:
-            found, placed, digested = [f"{build}: chunk {chunk} cannot be read ({error})"], 0, 0
+    check = partial(_check_chunk, build, record, tables, full)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets other threads work
+        checked = threads.map(check, chosen)
+    for found, placed, digested in checked:
         findings += found
         n_placements += placed
         n_blocks += digested
@@ -108,12 +110,24 @@ def _forbidden(record: BuildRecord, payloads: dict[tuple[str, str], Tokens]) -> 
 
 
 def _check_chunk(
-    build: Path, record: BuildRecord, tables: _Tables, chunk: int, full: bool
+    build: Path, record: BuildRecord, tables: _Tables, full: bool, chunk: int
+) -> tuple[list[str], int, int]:
+    """Returns (findings, placements compared, blocks digested) of one chunk."""
+    try:
+        return _check_readable(build, record, tables, full, chunk)
+    except (OSError, ValueError) as error:
+        return [f"{build}: chunk {chunk} cannot be read ({error})"], 0, 0
+
+
+def _check_readable(
+    build: Path, record: BuildRecord, tables: _Tables, full: bool, chunk: int
 ) -> tuple[list[str], int, int]:
     geometry, name = record.geometry, chunk_name(chunk)
     path = build / "train" / name
     tokens = open_chunk(path, geometry.sequence_tokens, geometry.dtype)
-    if path.read_bytes()[:HEADER_BYTES] != header(tokens.nbytes):
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if head != header(tokens.nbytes):
         return [f"{path}: its header is not that of a chunk of tokens"], 0, 0
     n_looked = len(tokens) if full else min(len(tokens), SAMPLE_BLOCKS)
     findings = _check_blocks(path, tokens[:n_looked], tables.digest[chunk * len(tokens) :])
@@ -136,8 +150,14 @@ def _check_chunk(
 
 
 def _check_blocks(path: Path, tokens: Tokens, expected: np.ndarray) -> list[str]:
-    for block, row in enumerate(np.ascontiguousarray(tokens)):
-        if digest_bytes(row.view(np.uint8).data, BLOCK_DIGEST_BYTES) != expected[block]:
+    some = max(1, _READ_TOKENS // tokens.shape[1])
+    for first in range(0, len(tokens), some):
+        found = block_digests(tokens[first : first + some])
+        wrong = np.flatnonzero(
+            np.array(found, dtype=object) != expected[first : first + len(found)]
+        )
+        if len(wrong):
+            block = first + int(wrong[0])
             return [f"{path}: block {block} does not match its digest in blocks.parquet"]
     return []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +23,7 @@ def check_files(build: Path, record: BuildRecord, full: bool) -> tuple[list[str]
     ]
     if findings:
         return findings, 0
+    digested: dict[Path, str] = {}
     for name, expected in sorted(record.files.items()):
         path = build / name
         if not path.is_file():
@@ -29,8 +32,15 @@ def check_files(build: Path, record: BuildRecord, full: bool) -> tuple[list[str]
             findings.append(
                 f"{path}: has {path.stat().st_size} bytes, the record says {expected.bytes}"
             )
-        elif (full or not name.endswith(".bin")) and digest_file(path) != expected.digest:
-            findings.append(f"{path}: its content does not match the digest in mix.json")
+        elif full or not name.endswith(".bin"):
+            digested[path] = expected.digest
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets other threads work
+        digests = threads.map(digest_file, digested)
+        findings += [
+            f"{path}: its content does not match the digest in mix.json"
+            for path, digest in zip(digested, digests, strict=True)
+            if digest != digested[path]
+        ]
     findings += _check_indexes(build, record)
     findings += [f"{build / name}: not part of the build" for name in _strangers(build, record)]
     return findings, len(record.files)

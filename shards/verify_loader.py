@@ -1,24 +1,29 @@
 """The stock loader against the training order: what LitGPT will read, batch by batch.
 
 For every rank that is looked at, the batches of the stock loader are compared with the blocks that
-the training order predicts for them. `full` reads the whole epoch of every rank; otherwise a few
-batches at the beginning, the middle and the end of the run, for a few ranks.
+the training order predicts for them: a few at the beginning, the middle and the end of the run, for
+a few ranks. `full` also reads the whole epoch of every worker of every rank, through the same stock
+dataset but without the loader's processes.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from mixctl.shards.chunks import Tokens, chunk_name, open_chunk
+from mixctl.shards.draws import I64
 from mixctl.shards.order import TrainingOrder
-from mixctl.shards.reading import read_batches
+from mixctl.shards.reading import read_batches, read_share
 from mixctl.shards.record import BuildRecord, Geometry
 
 SAMPLE_RANKS = 3
 SAMPLE_BATCHES = 4
+_COMPARED = 512
+"""sequences of a worker's share that are compared at a time"""
 
 
 def check_loader(build: Path, record: BuildRecord, full: bool) -> tuple[list[str], int]:
@@ -33,24 +38,75 @@ def check_loader(build: Path, record: BuildRecord, full: bool) -> tuple[list[str
     findings: list[str] = []
     n_batches = 0
     for split, order in splits.items():
-        for rank in _ranks(topology.ranks, full):
-            for first, count in _spans(order, full):
+        for rank in _ranks(topology.ranks):
+            for first, count in _spans(order):
                 found, read = _check_span(build, split, order, geometry, rank, first, count)
                 findings += found
-                n_batches += read
+                n_batches += 0 if full else read
+        if full:
+            found, read = _check_shares(build, split, order, geometry)
+            findings += found
+            n_batches += read
     return findings, n_batches
 
 
-def _ranks(ranks: int, full: bool) -> list[int]:
-    if full or ranks <= SAMPLE_RANKS:
+def _check_shares(
+    build: Path, split: str, order: TrainingOrder, geometry: Geometry
+) -> tuple[list[str], int]:
+    """Compares what every worker of every rank reads with the order; counts micro-batches."""
+    findings, n_sequences = [], 0
+    for rank in range(order.topology.ranks):
+        for worker in range(order.topology.loader_workers):
+            found, read = _check_share(build, split, order, geometry, rank, worker)
+            findings += found
+            n_sequences += read
+    return findings, n_sequences // order.topology.micro_batch
+
+
+def _check_share(
+    build: Path, split: str, order: TrainingOrder, geometry: Geometry, rank: int, worker: int
+) -> tuple[list[str], int]:
+    """Compares all that a worker of a rank reads with the order, some hundred rows at a time."""
+    expected, n_read = order.share(rank, worker), 0
+    who = f"{build / split}: the stock dataset gives worker {worker} of rank {rank}"
+    rows = read_share(build, split, order.topology, rank, worker)
+    while part := list(islice(rows, _COMPARED)):
+        sequence = expected[n_read : n_read + len(part)]
+        if len(sequence) < len(part):
+            return [f"{who} more than the {len(expected)} sequences that are its own"], n_read
+        if not np.array_equal(np.stack(part), _blocks(build, split, order, geometry, sequence)):
+            return [
+                f"{who} others than the training order predicts, from its {n_read}th on"
+            ], n_read
+        n_read += len(part)
+    if n_read < len(expected):
+        return [f"{who} {n_read} sequences, {len(expected)} were expected"], n_read
+    return [], n_read
+
+
+def _blocks(
+    build: Path, split: str, order: TrainingOrder, geometry: Geometry, sequence: I64
+) -> Tokens:
+    """Returns the blocks that hold these sequences, read from the chunk files directly."""
+    chunk, block = order.slots(sequence)
+    width, dtype = geometry.sequence_tokens, geometry.dtype
+    out = np.empty((len(sequence), width), dtype=np.dtype(dtype).newbyteorder("<"))
+    for c in np.unique(chunk).tolist():
+        rows = np.flatnonzero(chunk == c)
+        out[rows] = _chunk(build / split / chunk_name(c), width, dtype)[block[rows]]
+    return out
+
+
+def _ranks(ranks: int) -> list[int]:
+    if ranks <= SAMPLE_RANKS:
         return list(range(ranks))
     return [0, ranks // 2, ranks - 1]
 
 
-def _spans(order: TrainingOrder, full: bool) -> list[tuple[int, int]]:
+def _spans(order: TrainingOrder) -> list[tuple[int, int]]:
     """Returns (first iteration, number of iterations) of the spans to be read."""
     per_rank = order.layout.n_blocks // (order.layout.ranks * order.topology.micro_batch)
-    if full or per_rank <= 3 * SAMPLE_BATCHES:
+    if per_rank <= 3 * SAMPLE_BATCHES:
         return [(0, per_rank)]
     starts = [0, per_rank // 2, per_rank - SAMPLE_BATCHES]
     return [(first, SAMPLE_BATCHES) for first in starts[: 3 if order.shuffled else 1]]
@@ -92,13 +148,8 @@ def _expected(
     """Returns the micro-batch that the order predicts, read from the chunk files directly."""
     topology = order.topology
     begin = (iteration * topology.ranks + rank) * topology.micro_batch
-    chunk, block = order.slots(np.arange(begin, begin + topology.micro_batch))
-    width, dtype = geometry.sequence_tokens, geometry.dtype
-    rows = [
-        _chunk(build / split / chunk_name(int(c)), width, dtype)[b]
-        for c, b in zip(chunk, block, strict=True)
-    ]
-    return np.stack(rows)
+    sequence = np.arange(begin, begin + topology.micro_batch)
+    return _blocks(build, split, order, geometry, sequence)
 
 
 @lru_cache(maxsize=64)

@@ -238,6 +238,20 @@ def test_killed_builds_continue_to_the_same_bytes(shared, built, tmp_path):
     assert not (out / ".work").exists()
 
 
+def test_a_second_build_is_kept_out_of_the_folder_and_the_first_ends(shared, built, tmp_path):
+    out = tmp_path / "out"
+    first = start_build(shared, out)
+    while first.poll() is None and not list(out.glob(".work/tokens-*")):
+        time.sleep(0.02)
+    assert first.poll() is None, "ended too early to try anything"
+    os.killpg(first.pid, signal.SIGSTOP)  # however slow the second is
+    with pytest.raises(InputError, match="another build is at work in this folder"):
+        build(shared.mix(name="built.yaml"), out, control=True)
+    os.killpg(first.pid, signal.SIGCONT)
+    assert first.wait() == 0
+    assert_same(built, out)
+
+
 def test_what_a_killed_write_left_is_removed(shared, built, tmp_path):
     """Killed while mixing, half a chunk under its temporary name: the next build ends clean."""
     out = tmp_path / "out"

@@ -10,7 +10,7 @@ import pytest
 
 from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.order import TrainingOrder
-from mixctl.shards.reading import read_batches, stock_loader
+from mixctl.shards.reading import read_batches, read_share, stock_loader
 from mixctl.shards.topology import Topology
 from tests.support.sample import topology
 from tests.support.slots import as_rank, expected_slots, read_slots, write_slots
@@ -73,3 +73,19 @@ def test_its_loader_is_litgpts(tmp_path: Path, split: str) -> None:
     for name in ("batch_size", "num_workers", "drop_last", "pin_memory", "prefetch_factor"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.dataset.drop_last is theirs.dataset.drop_last is True
+
+
+@pytest.mark.parametrize(("ranks", "workers"), CASES)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_shares_of_the_workers_in_turn_are_what_the_loader_yields(
+    tmp_path: Path, ranks: int, workers: int, split: str
+) -> None:
+    sample = _case(tmp_path, ranks, workers)
+    for rank in range(ranks):
+        batches = list(read_batches(tmp_path, split, sample, rank))
+        taken = []
+        for worker in range(sample.loader_workers):
+            rows = np.stack(list(read_share(tmp_path, split, sample, rank, worker)))
+            taken.append(rows.reshape(-1, sample.micro_batch, rows.shape[1]))
+        in_turn = np.stack(taken, axis=1).reshape(-1, *taken[0].shape[1:])
+        np.testing.assert_array_equal(in_turn, np.stack(batches))

@@ -1,0 +1,165 @@
+"""Times the mix stage on ready tokens, beside `cp` of its output and litdata's `optimize`.
+
+    .venv/bin/python benchmarks/mix_speed.py [--megabytes 1000] [--workers 2] [--folder DIR]
+                                             [--json FILE]
+
+Random tokens in documents of 500 on average are mixed without any placement, then with 100,000 of
+100 tokens; `cp` copies the finished train/ and syncs it, as every chunk is synced when it is
+written. `optimize` writes ready rows of 2,049 tokens on the same number of processes; it gets a
+twentieth of them. All in one run on one disk; what else the machine does is printed as its load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixctl.pipeline.base_stream import BaseSource, lay
+from mixctl.pipeline.executors import run_stage
+from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
+from mixctl.pipeline.overlay import Overlay, save_overlay
+from mixctl.pipeline.patch import PayloadPool
+from mixctl.pipeline.resolve import Replacements
+from mixctl.pipeline.tokenize import lengths_path, tokens_path
+from mixctl.shards.layout import train_layout, val_layout
+from mixctl.shards.order import TrainingOrder
+from mixctl.shards.topology import Topology
+
+N_FILES, MEAN, WIDTH, BATCH, PLACEMENTS, LENGTH = 4, 500, 2049, 1024, 100_000, 100
+
+
+def main() -> None:
+    """Prints bytes a second and ratios, and writes them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where to work; the default is temporary")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        results = _measure(Path(folder), chosen.megabytes, chosen.workers)
+    print(json.dumps(results, indent=1))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
+    tokens = folder / "tokens"
+    _write_tokens(tokens, megabytes * 500_000)
+    base, lay_seconds = _laid(tokens, megabytes)
+    plain = _mixed(folder / "plain", base, workers, 0)
+    placed = _mixed(folder / "placed", base, workers, PLACEMENTS)
+    train = folder / "placed" / "train"
+    size = sum(path.stat().st_size for path in train.iterdir())
+    copied = _seconds(lambda: _copy(train, folder / "copy"))
+    part = max(1, megabytes // 20)
+    optimized = _seconds(lambda: _optimize(tokens, folder / "litdata", workers, part))
+    rates = {
+        "mix, no placements, MB/s": size / plain / 1e6,
+        "mix, 100,000 placements, MB/s": size / placed / 1e6,
+        "cp and sync, MB/s": size / copied / 1e6,
+        "litdata optimize from ready rows, MB/s": part / optimized,
+    }
+    ratios = {
+        "mix over cp": copied / placed,
+        "mix over optimize": (size / placed / 1e6) / (part / optimized),
+        "with over without placements, time": placed / plain,
+    }
+    load = {"order of the documents, s": lay_seconds, "load average": os.getloadavg()[0]}
+    return {name: round(value, 2) for name, value in {**rates, **ratios, **load}.items()}
+
+
+def _write_tokens(folder: Path, n_tokens: int) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for task in range(N_FILES):
+        lengths = rng.exponential(MEAN, n_tokens // N_FILES // MEAN).astype(np.int64) + 2
+        tokens = rng.integers(1, 50_000, int(lengths.sum()), dtype=np.uint16)
+        tokens[np.cumsum(lengths) - 1] = 0
+        tokens.tofile(tokens_path(folder, task))
+        np.save(lengths_path(folder, task), lengths)
+
+
+def _laid(tokens: Path, megabytes: int) -> tuple[BaseSource, float]:
+    steps = megabytes * 500_000 * 97 // 100 // WIDTH // BATCH
+    base = BaseSource(tokens, N_FILES, "uint16", WIDTH, 17, 512, steps * BATCH, repeat=False)
+    return base, _seconds(lambda: lay(base))
+
+
+def _mixed(out: Path, base: BaseSource, workers: int, n_placements: int) -> float:
+    """Returns the seconds of the mix stage, the start of its processes included."""
+    run = Topology(1, 1, 2, 8, BATCH, WIDTH - 1, base.n_needed * (WIDTH - 1), 7)
+    layout, val = train_layout(run, 2, 64 << 20), val_layout(run, 512, 2, 64 << 20)
+    overlay = _overlay(base.n_needed, min(n_placements, base.n_needed))
+    save_overlay(overlay, TrainingOrder(run, layout), out / "stage/overlay")
+    source = MixSource(
+        base, out / "stage/overlay", run, layout, val, 0, out, out / "stage/receipts", False
+    )
+    step, n_tasks = MixChunks(source), n_mix_tasks(layout, val)
+    return _seconds(lambda: run_stage("mix", [step], out / "stage", n_tasks, workers))
+
+
+def _overlay(n_sequences: int, n: int) -> Overlay:
+    rng = np.random.default_rng(1)
+    return Overlay(
+        sequence=rng.permutation(n_sequences)[:n],
+        offset=rng.integers(1, WIDTH - LENGTH - 1, n),
+        begin=rng.integers(0, 100_000, n),
+        length=np.full(n, LENGTH),
+        source=np.full(n, -1),
+        mode=np.zeros(n, dtype=np.int8),
+        pool=PayloadPool(rng.integers(1, 50_000, 100_000 + LENGTH, dtype=np.uint32)),
+        replacements=Replacements.nothing(),
+    )
+
+
+def _copy(train: Path, out: Path) -> None:
+    subprocess.run(["cp", "-r", str(train), str(out)], check=True)
+    subprocess.run(["sync", *map(str, out.iterdir())], check=True)
+
+
+def _optimize(tokens: Path, out: Path, workers: int, megabytes: int) -> None:
+    from litdata import TokensLoader, optimize
+
+    n_rows = megabytes * 500_000 // WIDTH
+    bounds = np.linspace(0, n_rows, workers + 1).astype(int).tolist()
+    spans = [
+        (str(tokens_path(tokens, 0)), first, stop)
+        for first, stop in zip(bounds, bounds[1:], strict=False)
+    ]
+    optimize(
+        fn=_rows,
+        inputs=spans,
+        output_dir=str(out),
+        chunk_bytes="64MB",
+        num_workers=workers,
+        item_loader=TokensLoader(),
+    )
+
+
+def _rows(span: tuple[str, int, int]) -> Iterator[Any]:
+    import torch
+
+    path, first, stop = span
+    rows = np.memmap(path, dtype="<u2", mode="r", shape=(stop, WIDTH))
+    for row in rows[first:]:
+        yield torch.from_numpy(np.array(row))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
