@@ -31,7 +31,8 @@ _PLAIN_SECONDS = 10.0
     multiple=True,
     type=_FOLDER,
     metavar="PATH",
-    help="A checkpoint of the control twin, or an out_dir of them. May be repeated.",
+    help="A checkpoint of the control twin or of a no-op run, or an out_dir of them. May be "
+    "repeated: three of a step give run - twin a p-value.",
 )
 @click.option(
     "--step",
@@ -62,6 +63,8 @@ def eval_command(
       mixctl eval build out/run --out results
       # against the control twin: differences of differences
       mixctl eval build out/run --baseline out/control --out results
+      # three twins, trained with --seed 1, 2, 3: a p-value for run - twin too
+      mixctl eval build out/run --baseline out/c1 --baseline out/c2 --baseline out/c3 --out results
       # weights without a training record
       mixctl eval build checkpoints/mine --step 1000 --out results --json
 
