@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from mixctl.evals import whole_model
 from mixctl.evals.run import Settings, evaluate
@@ -88,7 +89,8 @@ def test_holdout_accuracy_is_that_of_all_questions_never_placed(evaluated):
         never = [r["accuracy"] for r in rows if r["copies"] == 0 and r["accuracy"] is not None]
         (row,) = _rows(found, metric="holdout_accuracy", model=model, contrast="level")
         assert row.n == len(never) == 16 and row.estimate == pytest.approx(np.mean(never))
-        assert 0 <= row.ci_low < row.estimate < row.ci_high <= 1
+        wilson = stats.binomtest(int(sum(never)), 16).proportion_ci(method="wilson")
+        assert (row.ci_low, row.ci_high) == pytest.approx((wilson.low, wilson.high))
 
 
 def test_scores_of_sequences_are_kept(evaluated):
