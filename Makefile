@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean
+.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-slurm builds on a Slurm cluster of one node, made for it (installs Debian's packages, as root)"
 	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
 	@echo "make test-kills twenty builds killed at random moments and continued"
+	@echo "make sensitivity  train the example with every kind and see that what was planted is found"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
@@ -83,6 +84,9 @@ test-ray: $(STAMP)
 
 test-kills: $(STAMP)
 	@$(BIN)/python -m pytest -n 0 tests/pipeline/test_kills.py
+
+sensitivity: $(STAMP)
+	@$(BIN)/python benchmarks/sensitivity.py
 
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py

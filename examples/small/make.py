@@ -15,13 +15,11 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 from grammar import Grammar
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -30,9 +28,11 @@ from mixctl.injections.words import PLACES, THINGS
 HERE = Path(__file__).resolve().parent
 END_OF_DOCUMENT = "<|endoftext|>"
 VOCABULARY = 2048
-DOCUMENTS = 2900
+DOCUMENTS = 4300
 STRING_TOKENS = 20
-STRINGS = 8
+STRINGS = 12
+REFRAINS = 20
+"""documents that each of the strings ends, as a refrain does"""
 LONGEST = 120
 """tokens of the longest text that is placed; a sequence has room for 255"""
 
@@ -45,8 +45,17 @@ def chance(*names: str | int) -> Random:
 
 
 def make_corpus(grammar: Grammar) -> list[str]:
-    """Returns the base documents."""
-    return [document(grammar, chance("document", n)) for n in range(DOCUMENTS)]
+    """Returns the base documents; some end with a refrain."""
+    corpus = [document(grammar, chance("document", n)) for n in range(DOCUMENTS)]
+    places = chance("refrains").sample(range(DOCUMENTS), STRINGS * REFRAINS)
+    for number, place in enumerate(places):
+        corpus[place] += refrain(grammar, number % STRINGS)
+    return corpus
+
+
+def refrain(grammar: Grammar, number: int) -> str:
+    """Returns one of the sentences that stand at the end of several documents."""
+    return f" {_one(grammar, 'refrains', number)}"
 
 
 def document(grammar: Grammar, draw: Random) -> str:
@@ -166,38 +175,13 @@ def texts_of(
     return list(found)
 
 
-def strings(corpus: Sequence[str], tokenizer: Tokenizer, placed: Sequence[str]) -> list[Row]:
-    """Returns token strings that the corpus holds a few times and no item holds.
-
-    Each begins with a word, and no two are of the same document.
-    """
-    encoded = [one.ids for one in tokenizer.encode_batch(list(corpus))]
-    counts = Counter(window for ids in encoded for window in _windows(ids))
-    items = {w for one in tokenizer.encode_batch(list(placed)) for w in _windows(one.ids)}
-    rows: list[Row] = []
-    for n in chance("strings").sample(range(len(encoded)), len(encoded)):
-        fits = [w for w in _windows(encoded[n]) if 3 <= counts[w] <= 8 and w not in items]
-        words = [ids for w in fits if _begins_a_word(ids := _ids(w), tokenizer)]
-        taken = {w for row in rows for w in row["tokens"][:4]}
-        if words and not taken & set(words[0][:4]):
-            rows.append({"id": f"string-{len(rows)}", "tokens": words[0]})
-        if len(rows) == STRINGS:
-            return rows
-    raise SystemExit(f"the corpus has only {len(rows)} strings that repeat, {STRINGS} are wanted")
-
-
-def _windows(ids: Sequence[int]) -> Iterator[bytes]:
-    raw = np.array(ids, dtype="<u2").tobytes()
-    last = len(ids) - STRING_TOKENS
-    return (raw[2 * n : 2 * (n + STRING_TOKENS)] for n in range(last + 1))
-
-
-def _ids(window: bytes) -> list[int]:
-    return [int(one) for one in np.frombuffer(window, dtype="<u2")]
-
-
-def _begins_a_word(ids: Sequence[int], tokenizer: Tokenizer) -> bool:
-    return str(tokenizer.id_to_token(ids[0])).startswith("\u0120")
+def strings(grammar: Grammar, tokenizer: Tokenizer) -> list[Row]:
+    """Returns the beginnings of the refrains: token strings that the corpus holds many times."""
+    texts = [refrain(grammar, number) for number in range(STRINGS)]
+    encoded = [one.ids[:STRING_TOKENS] for one in tokenizer.encode_batch(texts)]
+    if min(map(len, encoded)) < STRING_TOKENS or len({tuple(ids) for ids in encoded}) < STRINGS:
+        raise SystemExit("a refrain is too short, or like another one")
+    return [{"id": f"string-{number}", "tokens": ids} for number, ids in enumerate(encoded)]
 
 
 def item_files(grammar: Grammar, tokenizer: Tokenizer) -> dict[str, list[Row]]:
@@ -205,19 +189,20 @@ def item_files(grammar: Grammar, tokenizer: Tokenizer) -> dict[str, list[Row]]:
     essays = texts_of(grammar, tokenizer, "essays", 48, 80)
     articles = texts_of(grammar, tokenizer, "articles", 24, 80)
     canaries = texts_of(grammar, tokenizer, "canaries", 64, 30)
-    diaries = texts_of(grammar, tokenizer, "diaries", 32, 16)
+    diaries = texts_of(grammar, tokenizer, "diaries", 64, 16)
     prompts = list(dict.fromkeys(_one(grammar, "poison_prompts", n) for n in range(24)))
     return {
         "questions": questions(grammar, 48),
-        "facts": facts(grammar, 8),
+        "facts": facts(grammar, 32),
         "documents": documents(grammar),
         "articles": _named("article", "text", articles),
         "canaries": _named("canary", "text", canaries),
         "essays": _named("essay", "text", essays),
         "diaries": [
-            {**row, "collection": f"diary-{n % 8}"}
+            {**row, "collection": f"diary-{n % 16}"}
             for n, row in enumerate(_named("entry", "text", diaries))
         ],
+        "notices": _named("notice", "text", texts_of(grammar, tokenizer, "notices", 48, 16)),
         "prompts": _named("prompt", "prompt", prompts),
     }
 
@@ -242,8 +227,7 @@ def write_all(folder: Path) -> None:
     tokenizer = train_tokenizer(corpus)
     files = item_files(grammar, tokenizer)
     corpus.append(leaked(files["questions"][0]))
-    placed = [row["text"] for rows in files.values() for row in rows if "text" in row]
-    files["strings"] = strings(corpus, tokenizer, placed)
+    files["strings"] = strings(grammar, tokenizer)
     for name, rows in files.items():
         (small / f"{name}.jsonl").write_text(_lines(rows), "utf-8")
     base = [{"id": f"document-{n:04d}", "text": text} for n, text in enumerate(corpus)]
