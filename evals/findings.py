@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mixctl.evals.formatting import number, probability
 from mixctl.evals.metric_words import described
 from mixctl.evals.results import Results
 from mixctl.evals.rows import Row
+from mixctl.evals.verdicts import FOUND, NO_TEST, NOT_FOUND, finds, not_found, verdict_of
 
-ALPHA = 0.05
-NOT_SCORED, FOUND, NOT_FOUND, NO_TEST = "not scored", "found", "not found", "no test"
+NOT_SCORED = "not scored"
 VERDICTS = (NOT_SCORED, FOUND, NOT_FOUND, NO_TEST)
 _COMPARED = {
     "did": "{arm} vs holdout, beyond twin",
@@ -83,15 +82,7 @@ def _finding(place: int, row: Row) -> Finding:
 
 def remark_of(row: Row) -> str:
     """Returns what must be said beside a primary estimate: what the design finds, or why not."""
-    return {FOUND: finds, NOT_FOUND: _not_found, NO_TEST: _no_test}[verdict_of(row)](row)
-
-
-def verdict_of(row: Row) -> str:
-    """Returns what a row says: found, not found, or no test."""
-    if row.estimate is None or row.p_value is None:
-        return NO_TEST
-    decisive = row.q_value if row.primary else row.p_value
-    return FOUND if decisive is not None and decisive <= ALPHA else NOT_FOUND
+    return {FOUND: finds, NOT_FOUND: not_found, NO_TEST: _no_test}[verdict_of(row)](row)
 
 
 def effect(row: Row) -> str:
@@ -101,42 +92,8 @@ def effect(row: Row) -> str:
     return f"{what}, {_COMPARED[row.contrast].format(arm=row.arm)}"
 
 
-def finds(row: Row) -> str:
-    """Returns the smallest effect that the design finds, or why it is not known."""
-    if row.mde is not None:
-        return f"the design finds {with_unit(row.mde, row.metric)} or more"
-    return f"smallest detectable effect unknown: {_why_no_mde(row)}"
-
-
-def with_unit(value: float, metric: str) -> str:
-    """Returns a number with the unit of its metric."""
-    return f"{number(value)} {described(metric).unit}".strip()
-
-
-def _not_found(row: Row) -> str:
-    if row.mde is None:
-        return f"not found; {finds(row)}"
-    if row.p_value is not None and row.p_value <= ALPHA:
-        lost = f"p {probability(row.p_value)} does not survive the correction for many tests"
-        return f"{lost}; in a single one {finds(row)}"
-    null = 0.5 if row.metric.startswith("auc") else 0.0
-    if row.estimate is not None and abs(row.estimate - null) >= row.mde:
-        return (
-            f"not found, although the design should find {with_unit(row.mde, row.metric)} or more"
-        )
-    return f"not detectable at this size: {finds(row)}"
-
-
 def _no_test(row: Row) -> str:
     return row.note or ("no estimate" if row.estimate is None else "this number has no test")
-
-
-def _why_no_mde(row: Row) -> str:
-    if row.contrast == "level":
-        return "the test needs no holdout"
-    if row.contrast == "twin":
-        return "it takes three replicated baselines to know how runs differ"
-    return "too few holdout items, or they have no spread"
 
 
 def tally(found: Sequence[Finding]) -> list[tuple[str, int]]:

@@ -29,6 +29,7 @@ from mixctl.evals.rows import PRIMARY_FAMILY, Row, joined
 from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import Described, PooledScorer, RunLevelScorer
 from mixctl.evals.stats import planning
+from mixctl.evals.verdicts import NOT_FOUND, not_found, verdict_of
 
 NEVER_PLACED = "the items were never placed, so nothing was randomised"
 RUN_LEVEL = "what the run learnt beyond its baselines, all experiments together"
@@ -138,14 +139,6 @@ def with_q_values(rows: Sequence[Row]) -> list[Row]:
     result = list(rows)
     for at, q_value in zip(chosen, adjusted, strict=True):
         row = replace(result[at], q_value=q_value)
-        result[at] = replace(row, note=joined(row.note, _not_found(row)))
+        missed = verdict_of(row) == NOT_FOUND
+        result[at] = replace(row, note=joined(row.note, not_found(row) if missed else None))
     return result
-
-
-def _not_found(row: Row) -> str | None:
-    """Returns what is said of a primary effect that was not found."""
-    if row.q_value is None or row.q_value <= planning.ALPHA:
-        return None
-    if row.mde is None:
-        return "not found; the smallest effect that the design finds is not known"
-    return f"not detectable at this size: the design finds {row.mde:.3g} or more"

@@ -17,13 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixctl.evals import charts, findings, formatting, glossary, item_scores, report_rows
+from mixctl.evals import (
+    charts,
+    findings,
+    formatting,
+    glossary,
+    item_scores,
+    report_rows,
+    verdicts,
+)
 from mixctl.evals.metric_words import described
 from mixctl.evals.picture import Drawn, Picture
 from mixctl.evals.pictures import pictures
 from mixctl.evals.report_rows import Listing, Placed
 from mixctl.evals.results import REPORT_NAME, Results, read_results
 from mixctl.evals.rows import Row
+from mixctl.evals.stats import planning
 from mixctl.shards.files import write_text
 
 if TYPE_CHECKING:
@@ -116,8 +125,8 @@ def _template() -> Template:
         test_of=glossary.test_of,
         method_of=glossary.method_of,
         described=described,
-        with_unit=findings.with_unit,
-        alpha=findings.ALPHA,
+        with_unit=verdicts.with_unit,
+        alpha=planning.ALPHA,
     )
     return environment.get_template("report.html.j2")
 

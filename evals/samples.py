@@ -6,7 +6,8 @@ The digest covers the checkpoint's weights and config and the manifest's items, 
 eval continues and a changed input is scored again. The file says which scorer, of which version,
 each experiment was scored by: only experiments that failed, or that another scorer scores now, are
 scored once more. Scores always reach the statistics through these files, so a continued eval gives
-the same results as an uninterrupted one.
+the same results as an uninterrupted one; scores that are made anew in other batches (only some of
+the experiments) are the same within rounding.
 """
 
 from __future__ import annotations

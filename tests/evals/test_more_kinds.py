@@ -9,9 +9,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 
 from mixctl.evals import report, run
+from mixctl.evals.findings import effect
 from mixctl.evals.results import Results
 from mixctl.evals.scorers import registry
 from mixctl.evals.scorers.base import ItemScore, Metric
+from mixctl.evals.verdicts import verdict_of
 from mixctl.shards.meta import (
     ForgettingMeta,
     KnowledgeMeta,
@@ -181,8 +183,7 @@ def test_strings_that_are_never_placed_have_levels_and_differences_and_no_test(r
     (primary,) = _rows(found, experiment="unseen", primary=True)
     assert (primary.contrast, primary.metric, primary.p_value) == ("twin", "exact", None)
     assert primary.estimate < -0.6 and "nothing was randomised" in primary.note
-    verdict = report.verdict(primary)
-    assert verdict.word == "no test" and "against the twin" in verdict.sentence
+    assert verdict_of(primary) == "no test" and "run vs twin" in effect(primary)
     assert "nothing was randomised" in report.write_report(out).read_text()
 
 
@@ -208,7 +209,7 @@ def test_without_a_twin_the_level_is_primary_and_scores_are_the_same(build, resu
     by_name = {row.experiment: row for row in found.primary}
     assert by_name["unseen"].contrast == "level" and by_name["unseen"].p_value is None
     assert by_name["sums"].contrast == "level" and by_name["sums"].q_value < 1e-9
-    assert "higher than chance" in report.verdict(by_name["sums"]).sentence
+    assert verdict_of(by_name["sums"]) == "found"
     assert by_name["iid"].contrast == "holdout"
 
 

@@ -83,18 +83,29 @@ def test_the_kinds_that_ask():
     assert ForgettingScorer().run_level == "placed"
 
 
-def _row(name, p_value, mde):
+def _row(name, p_value, mde, estimate=0.1):
     made = Row(name, "k", "a", 1.0, None, "m", "run", "c", 1, "did", primary=True, note="so")
-    return Row(**{**made.__dict__, "p_value": p_value, "mde": mde})
+    return Row(**{**made.__dict__, "p_value": p_value, "mde": mde, "estimate": estimate})
 
 
 def test_what_is_not_found_says_what_the_design_finds():
-    given = [_row("a", 1e-4, 0.2), _row("b", 0.04, 0.25), _row("c", 0.9, None), _row("d", None, 1)]
+    given = [
+        _row("a", 1e-4, 0.2),
+        _row("b", 0.04, 0.25),
+        _row("c", 0.9, None),
+        _row("d", None, 1.0),
+        _row("e", 0.5, 0.25),
+        _row("f", 0.06, 0.25, estimate=-0.3),
+    ]
     found = with_q_values(given)
     assert [row.note for row in found] == [
         "so",
-        "so; not detectable at this size: the design finds 0.25 or more",
-        "so; not found; the smallest effect that the design finds is not known",
+        "so; p 0.04 does not survive the correction for many tests; in a single one the design "
+        "finds 0.250 or more",
+        "so; not found; smallest detectable effect unknown: too few holdout items, or they have "
+        "no spread",
         "so",
+        "so; not detectable at this size: the design finds 0.250 or more",
+        "so; not found, although the design should find 0.250 or more",
     ]
-    assert found[1].q_value == pytest.approx(0.06)
+    assert found[1].q_value == pytest.approx(0.1)
