@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean
+.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean test-s3
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
 	@echo "make test-kills twenty builds killed at random moments and continued"
 	@echo "make sensitivity  train the example with every kind and see that what was planted is found"
+	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
@@ -87,6 +88,10 @@ test-kills: $(STAMP)
 
 sensitivity: $(STAMP)
 	@$(BIN)/python benchmarks/sensitivity.py
+
+test-s3: $(STAMP)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[s3]' 'moto[server]>=5'
+	@$(BIN)/python -m pytest -n 0 -m s3
 
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py

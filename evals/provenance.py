@@ -250,7 +250,10 @@ def _check_loader(
     where = "train_dataloader.dataset.item_loader.block_size"
     findings.expect(path, where, loader.get("block_size"), geometry.sequence_tokens)
     _check_chunks(path, dataset, record, findings)
-    _check_input_folder(path, str(dataset.get("input_dir_path")), role, build, findings)
+    read_from = dataset.get("input_dir_url") or dataset.get(
+        "input_dir_path"
+    )  # behind an address: a cache
+    _check_input_folder(path, str(read_from), role, build, findings)
     _check_yielded(checkpoint, state, record, findings)
 
 

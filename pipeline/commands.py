@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
@@ -18,11 +19,17 @@ Examples:
   mixctl build mix.yaml --out out/run1 --control
   mixctl build mix.yaml --out out/run1 --workers 8
   mixctl build mix.yaml --out /shared/run1 --executor slurm     partition, time, ... in the mix file
+  mixctl build mix.yaml --out s3://bucket/run1 --stage /scratch/run1
 """
 )
 @click.argument("mix", type=_PATH)
 @click.option(
-    "--out", type=_PATH, required=True, help="The build folder; new, or an unfinished build."
+    "--out", required=True, help="The build folder, new or unfinished; or an address: s3://..."
+)
+@click.option(
+    "--stage",
+    type=_PATH,
+    help="The folder of the build, where --out is an address.",
 )
 @click.option("--control", is_flag=True, help="Write the control twin as well.")
 @click.option(
@@ -38,7 +45,8 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
 def build(
     mix: Path,
-    out: Path,
+    out: str,
+    stage: Path | None,
     control: bool,
     workers: int | None,
     executor: ExecutorName | None,
@@ -46,14 +54,50 @@ def build(
 ) -> None:
     """Builds the shards of MIX: train/, val/, manifest/ and the configs to train on them."""
     from mixctl.pipeline.build import build as build_mix
-    from mixctl.pipeline.text import print_build
+    from mixctl.pipeline.publish import build_at
+    from mixctl.pipeline.text import print_build, print_published
+    from mixctl.shards.addresses import is_address
 
-    record = build_mix(mix, out, control=control, workers=workers, executor=executor)
+    how: _How = {"control": control, "workers": workers, "executor": executor}
+    folder = _folder(out, stage)
+    if is_address(out):
+        record = build_at(mix, out, folder, **how)
+    else:
+        record = build_mix(mix, folder, **how)
     if as_json:
         totals = {name: total.model_dump() for name, total in record.totals.items()}
-        click.echo(json.dumps({"out": str(out), "totals": totals, "control": record.control}))
-    else:
-        print_build(record, out)
+        click.echo(json.dumps({"out": out, "totals": totals, "control": record.control}))
+        return
+    print_build(record, folder)
+    if is_address(out):
+        print_published(folder, out)
+
+
+class _How(TypedDict):
+    """How a build is made, as the command line says."""
+
+    control: bool
+    workers: int | None
+    executor: ExecutorName | None
+
+
+def _folder(out: str, stage: Path | None) -> Path:
+    """Returns the folder in which a build is made."""
+    from mixctl.shards.addresses import is_address
+    from mixctl.shards.errors import InputError
+
+    if not is_address(out):
+        if stage is not None:
+            raise InputError(
+                f"--stage: is for addresses, and --out is the folder {out}: leave it out"
+            )
+        return Path(out)
+    if stage is None:
+        raise InputError(
+            f"--out: {out} is an address: name a folder with --stage, in which the build is made "
+            "before it is uploaded"
+        )
+    return stage
 
 
 @click.command(
@@ -214,20 +258,29 @@ def schema() -> None:
 Examples:
   mixctl verify out/run1            all cheap digests and a sample, in bounded time
   mixctl verify out/run1 --full     every byte of every file, the whole epoch of every rank
+  mixctl verify s3://bucket/run1    names, sizes and digests of what was uploaded
 """
 )
-@click.argument("directory", metavar="DIR", type=_PATH)
+@click.argument("directory", metavar="DIR")
 @click.option("--full", is_flag=True, help="Check every byte of every file.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was looked at as JSON.")
-def verify(directory: Path, full: bool, as_json: bool) -> None:
+def verify(directory: str, full: bool, as_json: bool) -> None:
     """Reads the build in DIR back through the stock loader and compares it with its record."""
     from dataclasses import asdict
 
     from mixctl.pipeline.text import print_verified
+    from mixctl.shards.addresses import is_address
     from mixctl.shards.verify import verify as verify_build
+    from mixctl.shards.verify_address import verify_address
 
-    report = verify_build(directory, full=full)
+    remote = is_address(directory)
+    report = (
+        verify_address(directory, full=full) if remote else verify_build(Path(directory), full=full)
+    )
     if as_json:
         click.echo(json.dumps(asdict(report)))
-        return
-    print_verified(report, directory, full)
+    elif remote:
+        sample = "" if full else " (chunks: a sample; --full digests every byte)"
+        click.echo(f"{directory}: verified{sample}: {report.files} files by digest")
+    else:
+        print_verified(report, Path(directory), full)

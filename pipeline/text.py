@@ -63,6 +63,14 @@ def print_build(record: BuildRecord, out: Path) -> None:
         console.print("The twin:  " + train_command(out.resolve() / "litgpt-control.yaml"))
 
 
+def print_published(folder: Path, address: str) -> None:
+    """Prints what was uploaded, and the commands for it."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"Uploaded to {address}; check that:  mixctl verify {address} --full")
+    command = train_command(folder.resolve() / "litgpt.yaml")
+    console.print(f"Train from there:  {command} --data.data_path {address}")
+
+
 def print_summary(summary: PlanSummary) -> None:
     """Prints a plan: the run, then a table of arms for each experiment."""
     console = Console(highlight=False, soft_wrap=True)

@@ -174,22 +174,31 @@ def read_record(build: Path) -> BuildRecord:
     """
     path = build / RECORD_NAME
     try:
-        text = path.read_bytes().decode("utf-8")
-        raw = json.loads(text)
-        _check_version(path, raw)
-        return BuildRecord.model_validate(raw)
+        return parse_record(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {build} is not a finished build") from None
     except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def parse_record(data: bytes, place: str) -> BuildRecord:
+    """Returns the record that the bytes of a mix.json hold.
+
+    Raises:
+        InputError: naming the place, when they are no build record, or one of a later format.
+    """
+    try:
+        raw = json.loads(data.decode("utf-8"))
+        _check_version(place, raw)
+        return BuildRecord.model_validate(raw)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a build record ({error})") from error
+        raise InputError(f"{place}: not a build record ({error})") from error
     except ValidationError as error:
         places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise InputError(f"{path}: not a build record ({'; '.join(places)})") from error
+        raise InputError(f"{place}: not a build record ({'; '.join(places)})") from error
 
 
-def _check_version(path: Path, raw: object) -> None:
+def _check_version(path: str, raw: object) -> None:
     if not isinstance(raw, dict):
         raise InputError(f"{path}: not a build record (no JSON object)")
     if raw.get("format_version") != FORMAT_VERSION:
