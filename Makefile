@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean test-s3
+.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean test-s3 bench-build
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
+	@echo "make bench-build corpus to sealed shards, against litdata and datatrove"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
 	@echo "make test-peers the same numbers as transformers and lm-evaluation-harness, in .venv-peers"
@@ -101,6 +102,9 @@ bench-mix: $(STAMP)
 	@$(BIN)/python benchmarks/order_speed.py
 	@$(BIN)/python benchmarks/shuffle_quality.py
 	@$(BIN)/python benchmarks/mix_speed.py
+
+bench-build: $(STAMP)
+	@$(BIN)/python benchmarks/build_speed.py
 
 peers: $(PEERS)/installed
 
