@@ -12,7 +12,7 @@ one document in a thousand while it runs. Where it differs even once, the stage 
 The string of a control token inside a text stays text, as in `injections/encode.py`. Payloads are
 always encoded there, by `tokenizers`.
 
-Price: the check takes 0.2 s a build; the sample 3% of the time of the stage.
+Price: the check takes 0.3 s of processor a build; a sampled document as long as twenty others.
 """
 
 from __future__ import annotations
