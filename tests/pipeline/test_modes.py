@@ -70,7 +70,11 @@ def workspace_in(folder):
 
     write_jsonl(folder / "rows.jsonl", [{"id": f"r{n}", "tokens": tokens(65)} for n in range(4)])
     write_jsonl(folder / "steps.jsonl", [{"id": f"s{n}", "tokens": tokens(520)} for n in range(2)])
-    made.trainer(max_tokens=BATCH * 64 * STEPS)
+    noisy = {
+        "class_path": "mixctl.trainer_configs.gaussian.GaussianLitData",
+        "init_args": {"seed": 7, "num_workers": 0},
+    }
+    made.trainer(max_tokens=BATCH * 64 * STEPS, data=noisy)
     return made
 
 
