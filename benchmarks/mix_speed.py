@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from mixctl.pipeline.base_stream import BaseSource, lay
+from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
 from mixctl.pipeline.overlay import Overlay, save_overlay
@@ -105,7 +106,8 @@ def _mixed(out: Path, base: BaseSource, workers: int, n_placements: int) -> floa
         base, out / "stage/overlay", run, layout, val, 0, out, out / "stage/receipts", False
     )
     step, n_tasks = MixChunks(source), n_mix_tasks(layout, val)
-    return _seconds(lambda: run_stage("mix", [step], out / "stage", n_tasks, workers))
+    executor = ExecutorConfig(workers=workers)
+    return _seconds(lambda: run_stage("mix", [step], out / "stage", n_tasks, executor))
 
 
 def _overlay(n_sequences: int, n: int) -> Overlay:
