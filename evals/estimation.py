@@ -48,6 +48,17 @@ GIVEN = "arms were given by the items' rows: the test holds only if they were ra
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """Which rows are estimated: of which contrasts, and whether single strata have their own."""
+
+    contrasts: Collection[str] = CONTRASTS
+    by_stratum: bool = True
+
+
+ALL_ROWS = Wanted()
+
+
+@dataclass(frozen=True)
 class _Task:
     """What is estimated: one metric of one experiment on one array of values.
 
@@ -60,6 +71,7 @@ class _Task:
     values: FloatArray
     contrast: str
     twins: tuple[FloatArray, ...] = ()
+    by_stratum: bool = True
 
     def row(self, arm: str, stratum: str | None, name: str | None = None) -> Row:
         return Row(
@@ -91,7 +103,7 @@ def estimate(
     scorer: Described,
     runs: Sequence[Scored],
     twins: Sequence[Scored],
-    wanted: Collection[str] = CONTRASTS,
+    wanted: Wanted = ALL_ROWS,
 ) -> list[Row]:
     """Returns all rows of an experiment.
 
@@ -100,7 +112,7 @@ def estimate(
         scorer: names the metrics.
         runs: scores of the run's checkpoints, in order of step.
         twins: scores of the twins' checkpoints; several of one step are replicates.
-        wanted: the contrasts that are estimated.
+        wanted: the rows that are estimated.
     """
     rows: list[Row] = []
     names = {name for scored in [*runs, *twins] for name in scored.values}
@@ -110,7 +122,7 @@ def estimate(
             endings = [""] if scorer.membership == metric.name else []
             endings += [f"_{metric.name}"] if metric.membership else []
             rows += _metric_rows(experiment, metric, scored, against, endings, wanted)
-        if isinstance(scorer, PooledScorer) and "level" in wanted:
+        if isinstance(scorer, PooledScorer) and "level" in wanted.contrasts:
             rows += pooled_rows(experiment, scorer, scored)
     if isinstance(scorer, TrajectoryScorer):
         rows += trajectory_rows(experiment, scorer.trajectory, runs, twins)
@@ -123,7 +135,7 @@ def _metric_rows(
     scored: Scored,
     against: Sequence[Scored],
     endings: Sequence[str],
-    wanted: Collection[str],
+    wanted: Wanted,
 ) -> Iterator[Row]:
     """Yields the rows of a metric; `endings` are those of the names of its membership metrics."""
     values = scored.values[metric.name]
@@ -135,11 +147,12 @@ def _metric_rows(
         change = values - np.mean(twins, axis=0)
         contrasts += [("twin", change), ("did", change)]
     for contrast, of in contrasts:
-        if contrast not in wanted:
+        if contrast not in wanted.contrasts:
             continue
         differs = contrast in ("twin", "did")
         of_metric = replace(metric, share=metric.share and not differs)
-        task = _Task(experiment, of_metric, scored, of, contrast, twins if differs else ())
+        with_twins = twins if differs else ()
+        task = _Task(experiment, of_metric, scored, of, contrast, with_twins, wanted.by_stratum)
         if contrast in ("level", "twin"):
             yield from _level_rows(task)
         elif experiment.is_holdout.any():
@@ -148,10 +161,10 @@ def _metric_rows(
                 yield from _membership_rows(task, ending)
 
 
-def _strata(experiment: Experiment, inside: BoolArray) -> list[str | None]:
+def _strata(task: _Task, inside: BoolArray) -> list[str | None]:
     """Returns None (all), then the strata that the items span, if there are several."""
-    names = [str(name) for name in np.unique(experiment.strata[inside])]
-    return [None, *names] if len(names) > 1 else [None]
+    names = [str(name) for name in np.unique(task.experiment.strata[inside])]
+    return [None, *names] if len(names) > 1 and task.by_stratum else [None]
 
 
 def _level_rows(task: _Task) -> Iterator[Row]:
@@ -160,7 +173,7 @@ def _level_rows(task: _Task) -> Iterator[Row]:
         inside = (experiment.arms == arm) & np.isfinite(task.values)
         if not task.metric.primary and not inside.any():
             continue
-        for stratum in _strata(experiment, inside):
+        for stratum in _strata(task, inside):
             chosen = inside if stratum is None else inside & (experiment.strata == stratum)
             if stratum is None or chosen.sum() >= MIN_STRATUM_ITEMS:
                 yield _level(task, task.row(arm, stratum), chosen)
@@ -202,9 +215,9 @@ def _pairs(task: _Task, name: str) -> Iterator[tuple[Row, two.TwoArms]]:
     experiment = task.experiment
     for arm in experiment.dosed_arms:
         inside = (experiment.arms == arm) | experiment.is_holdout
-        for stratum in _strata(experiment, inside):
+        for stratum in _strata(task, inside):
             chosen = inside if stratum is None else inside & (experiment.strata == stratum)
-            sample = _sample(task, arm, chosen)
+            sample = _sample(task, arm, inside, chosen)
             least = 1 if stratum is None else MIN_STRATUM_ITEMS
             if stratum is None or min(sample.n_treated, sample.n_holdout) >= least:
                 row = task.row(arm, stratum, name)
@@ -213,13 +226,14 @@ def _pairs(task: _Task, name: str) -> Iterator[tuple[Row, two.TwoArms]]:
                 yield row, sample
 
 
-def _sample(task: _Task, arm: str, chosen: BoolArray) -> two.TwoArms:
+def _sample(task: _Task, arm: str, inside: BoolArray, chosen: BoolArray) -> two.TwoArms:
+    """Returns the chosen items of arm and holdout; of the others, what clusters they are in."""
     experiment = task.experiment
     return two.two_arms(
-        task.values[chosen],
-        experiment.arms[chosen] == arm,
-        experiment.strata[chosen],
-        experiment.clusters[chosen],
+        np.where(chosen, task.values, np.nan)[inside],
+        experiment.arms[inside] == arm,
+        experiment.strata[inside],
+        experiment.clusters[inside],
     )
 
 

@@ -34,6 +34,8 @@ class TwoArms:
         treated: bool (n,), True for the arm, False for the holdout.
         strata: int64 (n,), codes from 0.
         clusters: int64 (n,), codes from 0; a cluster lies in one arm.
+        dealt_as: int64 (n,), codes of what the item's cluster was made of when it was dealt, items
+            that are left out here included.
         left_out: items dropped because their stratum is missing in one arm.
     """
 
@@ -41,6 +43,7 @@ class TwoArms:
     treated: BoolArray
     strata: IntArray
     clusters: IntArray
+    dealt_as: IntArray
     left_out: int = 0
 
     @property
@@ -63,7 +66,9 @@ class TwoArms:
 class Units:
     """What is permuted: clusters, each in a block of interchangeable ones.
 
-    Clusters are interchangeable when they have the same strata, item for item (so the same size).
+    Clusters are interchangeable when they have the same strata, item for item (so the same size),
+    in what is compared and in what was dealt: a pair of which one item has no value was dealt as a
+    pair, and a pair does not go where a single item goes.
     """
 
     u: FloatArray
@@ -88,12 +93,14 @@ def two_arms(
     stratum_codes = codes(strata)
     shared = _shared(stratum_codes, treated, finite)
     keep = finite & shared
-    cluster_codes = codes(clusters)[keep] * 2 + treated[keep]
+    whole = codes(clusters)
+    cluster_codes = whole[keep] * 2 + treated[keep]
     return TwoArms(
         values=np.asarray(values, dtype=np.float64)[keep],
         treated=treated[keep],
         strata=codes(stratum_codes[keep]) if keep.any() else np.zeros(0, np.int64),
         clusters=codes(cluster_codes) if keep.any() else np.zeros(0, np.int64),
+        dealt_as=_compositions(stratum_codes, whole)[whole][keep],
         left_out=int((finite & ~shared).sum()),
     )
 
@@ -140,17 +147,18 @@ def units(arms: TwoArms, scores: FloatArray) -> Units:
     u = np.bincount(arms.clusters, scores, minlength=n_clusters)
     treated = np.zeros(n_clusters, dtype=np.bool_)
     treated[arms.clusters] = arms.treated
-    return Units(np.asarray(u, dtype=np.float64), treated, _compositions(arms, n_clusters))
+    labels = codes(arms.dealt_as * arms.n_strata + arms.strata)
+    return Units(np.asarray(u, dtype=np.float64), treated, _compositions(labels, arms.clusters))
 
 
-def _compositions(arms: TwoArms, n_clusters: int) -> IntArray:
-    """Returns a code per cluster for the sorted strata of its items."""
-    if n_clusters == len(arms.values):
-        block = np.zeros(n_clusters, np.int64)
-        block[arms.clusters] = arms.strata
+def _compositions(labels: IntArray, clusters: IntArray) -> IntArray:
+    """Returns a code per cluster for the sorted labels of its items."""
+    sizes = np.bincount(clusters)
+    if len(sizes) == len(labels):
+        block = np.zeros(len(sizes), np.int64)
+        block[clusters] = labels
         return block
-    order = np.lexsort((arms.strata, arms.clusters))
-    ends = np.cumsum(np.bincount(arms.clusters, minlength=n_clusters))[:-1]
-    parts = [tuple(part) for part in np.split(arms.strata[order], ends)]
+    order = np.lexsort((labels, clusters))
+    parts = [tuple(part) for part in np.split(labels[order], np.cumsum(sizes)[:-1])]
     number = {part: code for code, part in enumerate(sorted(set(parts)))}
     return np.array([number[part] for part in parts], dtype=np.int64)

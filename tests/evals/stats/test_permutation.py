@@ -75,6 +75,17 @@ def test_clusters_move_as_a_whole_and_only_among_their_like():
     assert tails.upper == pytest.approx(1 / 4)
 
 
+def test_a_pair_with_one_value_does_not_change_places_with_single_items():
+    """An arm of one item has no room for a pair: only the five single items could be in it."""
+    values = [9.0, 1.0, 2.0, 3.0, 4.0, 20.0, np.nan]
+    arms = _arms(values[:1], values[1:], clusters=[0, 1, 2, 3, 4, 5, 5])
+    tails = permutation_tails(difference_units(arms), stream("x"))
+    assert tails.upper == pytest.approx(1 / 5)
+    assert tails.method == "permutation, exact"
+    alone = _arms(values[:1], values[1:], clusters=range(7))  # no pair: six could be
+    assert permutation_tails(difference_units(alone), stream("x")).upper == pytest.approx(2 / 6)
+
+
 def test_shares_equal_fisher():
     inside, outside = [1] * 30 + [0] * 30, [1] * 40 + [0] * 160
     tails = permutation_tails(difference_units(_arms(inside, outside)), stream("x"))
