@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian lint format clean test-s3 bench-build
+.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian calibration lint format clean test-s3 bench-build
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -35,6 +35,7 @@ help:
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
 	@echo "make test-peers the same numbers as transformers and lm-evaluation-harness, in .venv-peers"
 	@echo "make bench-eval speed of evals beside the bare model and lm-evaluation-harness"
+	@echo "make calibration  every test and interval where the truth is known (docs/calibration.md)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff rewrite what make lint would complain about"
 	@echo "make clean      remove .venv, caches and build leftovers"
@@ -128,6 +129,14 @@ test-peers: $(PEERS)/installed
 
 bench-eval: $(PEERS)/installed
 	@$(PEERS)/bin/python benchmarks/eval_speed.py $(BENCH_EVAL)
+
+# Without the real model, which the peers' environment makes: make calibration REAL=
+REAL ?= build/real/SmolLM2-135M-Instruct
+calibration: $(STAMP) $(if $(REAL),$(REAL)/lit_model.pth)
+	@$(BIN)/python -m benchmarks.calibration $(if $(REAL),--real $(REAL))
+
+build/real/SmolLM2-135M-Instruct/lit_model.pth: | peers
+	@$(PEERS)/bin/python benchmarks/real_model.py build/real
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
