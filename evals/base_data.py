@@ -4,7 +4,7 @@ items.parquet has no tokens for an item that is base data and was placed (a sequ
 whole batch, a marked batch). Its tokens are what train/ holds at the placements of its first copy,
 all parts in order. Every part is read once and compared with its digest in placements.parquet
 before anything is scored; after that tokens are read from the mapped chunk when they are asked for,
-so that thousands of sequences cost no memory.
+so that thousands of sequences cost no memory. Few chunks stay open: a map holds a descriptor.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ Key = tuple[str, str]
 """(experiment, item)"""
 Read = Callable[[], IntArray]
 _MOST_NAMED = 20
+_MOST_OPEN = 32
 
 
 class ShardItem(Item):
@@ -80,7 +81,7 @@ def base_data(
     if not wanted:
         return {}
     parts = _first_copies(placements, wanted)
-    opened = lru_cache(maxsize=None)(partial(_chunk, build, geometry))
+    opened = lru_cache(maxsize=_MOST_OPEN)(partial(_chunk, build, geometry))
     _check(parts, opened)
     return {key: partial(_tokens, of_item, opened) for key, of_item in parts.items()}
 
@@ -136,5 +137,7 @@ def _problem(part: _Part, opened: Callable[[str], Any]) -> str | None:
 
 
 def _tokens(parts: list[_Part], opened: Callable[[str], Any]) -> IntArray:
-    pieces = [opened(p.chunk)[p.block][p.offset : p.offset + p.length] for p in parts]
-    return np.concatenate(pieces).astype(np.int64)
+    pieces = [  # copies: a view would keep its chunk open
+        opened(p.chunk)[p.block][p.offset : p.offset + p.length].astype(np.int64) for p in parts
+    ]
+    return np.concatenate(pieces)

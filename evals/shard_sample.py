@@ -6,11 +6,14 @@ checkpoints are all that scoring needs) is scored all the same, and that is said
 
     a build of 900 placements -> all 900; one of 8 million -> every 3,900th
 
-Price: a page a row, well below a second from a local disk. `mixctl verify` compares them all.
+Price: a page a row, well below a second from a local disk; one chunk is open at a time, however
+many there are. `mixctl verify` compares them all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,30 +39,32 @@ def check_shards(build: Path, record: BuildRecord) -> list[str]:
     placements = read_placements(build).select(_COLUMNS)
     n_rows = placements.num_rows
     chosen = np.unique(np.linspace(0, n_rows - 1, min(n_rows, SAMPLE_ROWS)).round().astype(int))
-    problems = []
-    opened: dict[str, Tokens] = {}
-    for number, row in zip(chosen, placements.take(chosen).to_pylist(), strict=True):
+    rows = list(zip(chosen.tolist(), placements.take(chosen).to_pylist(), strict=True))
+
+    @lru_cache(maxsize=1)
+    def opened(name: str) -> Tokens:
+        geometry = record.geometry
+        return open_chunk(build / "train" / name, geometry.sequence_tokens, geometry.dtype)
+
+    problems = {}
+    for number, row in sorted(rows, key=lambda numbered: str(numbered[1]["chunk"])):
         try:
-            wrong = _problem(build, record, row, opened)
+            wrong = _problem(row, opened)
         except (OSError, ValueError, IndexError) as error:
             wrong = f"train/{row['chunk']}, block {row['block']} cannot be read ({error})"
         if wrong:
             name = f"experiment {row['experiment']}, item {row['item']}, copy {row['copy']}"
-            problems.append(f"placements.parquet, row {number} ({name}): {wrong}")
+            problems[number] = f"placements.parquet, row {number} ({name}): {wrong}"
     if problems:
-        raise InputError(_named(build, problems, len(chosen)))
+        by_row = [problems[number] for number in sorted(problems)]
+        raise InputError(_named(build, by_row, len(chosen)))
     return []
 
 
-def _problem(
-    build: Path, record: BuildRecord, row: dict[str, object], opened: dict[str, Tokens]
-) -> str | None:
+def _problem(row: dict[str, object], opened: Callable[[str], Tokens]) -> str | None:
     name, block = str(row["chunk"]), int(str(row["block"]))
-    if name not in opened:
-        path, geometry = build / "train" / name, record.geometry
-        opened[name] = open_chunk(path, geometry.sequence_tokens, geometry.dtype)
     begin = int(str(row["offset"]))
-    tokens = opened[name][block][begin : begin + int(str(row["length"]))]
+    tokens = opened(name)[block][begin : begin + int(str(row["length"]))]
     if payload_digest(tokens) == row["digest"]:
         return None
     return f"train/{name}, block {block}, offset {begin} holds other tokens"

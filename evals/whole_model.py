@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from itertools import compress
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def _sequences(build: Path, record: BuildRecord) -> Iterator[Item]:
     said = f"{len(chosen):,} of {geometry.val_sequences:,} held-out sequences, evenly spaced"
     meta = json.dumps({"estimator": said} if part else {})
 
-    @cache
+    @lru_cache(maxsize=1)  # `chosen` ascends: each is opened, and compared, once
     def opened(chunk: int) -> Tokens:
         return _blocks(build, record, chunk)
 

@@ -92,3 +92,13 @@ def test_many_sequences_are_mapped_not_held(tmp_path):
     assert not any(isinstance(v, np.ndarray) for v in vars(experiment.items[0]).values())
     of = {item.name: item.tokens for item in items}
     assert all(item.tokens.tolist() == of[item.name] for item in experiment.items[::97])
+
+
+def test_more_chunks_than_files_may_be_open(tmp_path, few_descriptors):
+    items = _sequences(2, 60, "fresh", 1)
+    build = tiny.make_build(tmp_path / "build", {"batches": ("forgetting", items)})
+    tiny.into_shards(build, "batches")
+    tiny.a_block_a_chunk(build)
+    (batches,) = _read(build)
+    of = {item.name: item.tokens for item in items}
+    assert all(item.tokens.tolist() == of[item.name] for item in batches.items)

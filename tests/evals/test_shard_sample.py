@@ -79,3 +79,14 @@ def test_a_manifest_alone_is_enough_and_said(build):
     shutil.rmtree(build / "train")
     (note,) = check(build)
     assert "train/ is not here" in note
+
+
+def test_more_chunks_than_files_may_be_open(tmp_path, few_descriptors):
+    items = tiny.documents({"x1": (100, 1)})
+    rng = np.random.default_rng(6)
+    for item in items:
+        item.tokens = rng.integers(1, tiny.VOCABULARY, 33).tolist()
+    build = tiny.make_build(tmp_path / "build", {"again": ("iid", items)})
+    tiny.into_shards(build, "again")
+    tiny.a_block_a_chunk(build)
+    assert check(build) == []

@@ -193,6 +193,18 @@ def test_of_very_many_sequences_a_part_is_read_and_said(tmp_path, monkeypatch):
     assert row.n == 2 and row.note == "2 of 4 held-out sequences, evenly spaced"
 
 
+def test_more_chunks_of_val_than_files_may_be_open(tmp_path, few_descriptors):
+    build = _build(tmp_path / "build")
+    record = read_record(build)
+    shape = {"val_sequences": 100, "val_chunks": 100, "val_blocks_per_chunk": 1}
+    geometry = record.geometry.model_copy(update=shape)
+    blocks = np.random.default_rng(7).integers(1, tiny.VOCABULARY, (100, 33)).astype(np.uint16)
+    for number, block in enumerate(blocks):
+        (build / "val" / chunk_name(number)).write_bytes(chunk_bytes(block[None]))
+    found = whole_model.model_experiment(build, record.model_copy(update={"geometry": geometry}))
+    assert [item.tokens.tolist() for item in found.items[:-1]] == blocks.tolist()
+
+
 @given(st.integers(0, 200_000))
 def test_chosen_sequences_are_all_or_evenly_spaced(n_sequences):
     chosen = whole_model.chosen_sequences(n_sequences)

@@ -19,7 +19,7 @@ import yaml
 from litgpt import GPT, Config
 
 from mixctl.shards import manifest
-from mixctl.shards.chunks import chunk_bytes, chunk_name
+from mixctl.shards.chunks import chunk_bytes, chunk_name, open_chunk
 from mixctl.shards.layout import train_layout
 from mixctl.shards.meta import ContaminationMeta, DocumentsMeta, MemorizationMeta
 from mixctl.shards.record import BuildRecord, Geometry, TokenizerRecord, Totals, write_record
@@ -185,6 +185,19 @@ def into_shards(build: Path, experiment: str) -> Path:
     path.parent.mkdir()
     path.write_bytes(chunk_bytes(np.array(blocks, dtype=np.uint16)))
     return path
+
+
+def a_block_a_chunk(build: Path) -> None:
+    """Cuts the one chunk of train/ into chunks of a block each; the placements follow."""
+    path = build / "train" / chunk_name(0)
+    blocks = np.array(open_chunk(path, 33, "uint16"))
+    for number, block in enumerate(blocks):
+        (path.parent / chunk_name(number)).write_bytes(chunk_bytes(block[None]))
+    rows = manifest.read_placements(build).to_pylist()
+    for row in rows:
+        row |= {"chunk": chunk_name(row["block"]), "block": 0}
+    table = pa.Table.from_pylist(rows, schema=manifest.PLACEMENTS)
+    manifest.write_table(table, build / "manifest" / "placements.parquet")
 
 
 def _item_row(experiment: str, kind: str, item: TinyItem) -> dict[str, Any]:
