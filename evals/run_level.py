@@ -61,7 +61,8 @@ def _tested(row: Row, found: RunTest) -> Row:
         p_value=found.p_value,
         sided="two",
         test=f"the run is one more draw of the law of its {n_baselines} baselines: "
-        f"t of one training, {n_baselines - 1} degrees of freedom",
+        f"t of one training, {n_baselines - 1} degrees of freedom, "
+        "takes trainings for normally distributed",
         mde=found.mde,
         note=joined(row.note, f"against the mean of {n_baselines} baselines", exact),
     )

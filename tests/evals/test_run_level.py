@@ -120,6 +120,7 @@ def test_three_twins_give_the_pooled_t_of_one_training(three, study):
         assert (row.ci_low, row.ci_high) == pytest.approx((low, high), rel=1e-6)
         assert row.sided == "two" and row.mde > row.se > 0
         assert "t of one training, 2 degrees of freedom" in row.test
+        assert row.test.endswith("takes trainings for normally distributed")
         assert "against the mean of 3 baselines" in row.note and "no p-value" not in row.note
         tested += 1
     assert tested > 20

@@ -108,6 +108,18 @@ def test_exact_p_value_by_hand():
     assert exact_p_value(0.1, np.array([0.2, 0.3])) == 2 / 3  # as far but for rounding
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 3e9])
+def test_exact_p_value_counts_ties_that_rounding_hides(scale):
+    """0.1 and 0.7 are as far from 0.4, but not in floats: a tie counts at any scale."""
+    values = np.array([0.1, 0.3, 0.5, 0.7]) * scale
+    for run in (0, 3):
+        assert exact_p_value(values[run], np.delete(values, run)) == 2 / 4
+    inner = (exact_p_value(values[run], np.delete(values, run)) for run in (1, 2))
+    assert list(inner) == [1.0, 1.0]
+    apart = values + np.array([1e-9, 0, 0, 0]) * scale  # no tie: beyond rounding
+    assert exact_p_value(apart[3], apart[:3]) == 1 / 4
+
+
 def test_no_p_value_without_three_baselines_or_without_spread():
     assert run_test(1.0, np.array([])) is None
     assert run_test(1.0, np.array([0.0, 0.5])) is None
