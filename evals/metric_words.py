@@ -56,6 +56,7 @@ _WHOLE = {
     "green_tuples": Described("predictions counted"),
     "radioactivity": Described("green share of the arm's predictions"),
     "radioactivity_control": Described("green share of the arm's predictions, key never used"),
+    "radioactivity_z": Described("greens of the arm's predictions above chance", "sd"),
     "standardised": Described("loss below that of the null strings", "sd"),
     "rank_score": Described("rank among the null strings"),
     "minus_log10_p": Described("-log10 p of the rank among the null strings"),

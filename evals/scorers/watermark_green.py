@@ -13,6 +13,10 @@ By document:
 
 Over the documents of an arm `radioactivity` is their green fraction, with the exact binomial tail
 against gamma; `radioactivity_control` is that of the other key, which must look like chance.
+`radioactivity_z` is the z of Kirchenbauer et al. (equation 3) of the same greens, to compare with
+papers: (green - gamma n) / sqrt(n gamma (1 - gamma)). It has no p-value, the exact one stands.
+
+    6 green of 10, gamma 1/4 -> share 0.6, exact p = 0.0197, z = 2.56
 
 Why only new contexts count: a text that was marked tells colours of the contexts it has passed, and
 any model that copies from what it reads would look radioactive. The colours after a context that
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
 _SHARED = (Metric("green_fraction"), Metric("control_fraction"), Metric("green_tuples"))
 _OWN = "loglikelihood_per_token"
 _TEST = "colours independent of the model, so greens are Binomial(n, {gamma:g}): exact upper tail"
+_Z_NOTE = "z of Kirchenbauer et al. 2023; no p-value of its own: that of radioactivity is exact"
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,11 @@ class GreenListScorer:
             "radioactivity": "green_fraction",
             "radioactivity_control": "control_fraction",
         }
-        return [
-            _binomial(name, values[fraction], tuples, self.gammas[0])
-            for name, fraction in tests.items()
+        gamma = self.gammas[0]
+        found = [
+            _binomial(name, values[fraction], tuples, gamma) for name, fraction in tests.items()
         ]
+        return [*found, _z(_n_green(values["green_fraction"], tuples), n, gamma)]
 
 
 def green_scorer(items: Sequence[Item]) -> GreenListScorer:
@@ -126,9 +132,18 @@ def _binomial(name: str, fractions: FloatArray, tuples: FloatArray, gamma: float
     from scipy import stats
 
     n = round(float(tuples.sum()))
-    green = round(float((np.nan_to_num(fractions) * tuples).sum()))
+    green = _n_green(fractions, tuples)
     p_value = float(stats.binom.sf(green - 1, n, gamma))
     return Pooled(name, green / n, p_value, _TEST.format(gamma=gamma), n)
+
+
+def _n_green(fractions: FloatArray, tuples: FloatArray) -> int:
+    return round(float((np.nan_to_num(fractions) * tuples).sum()))
+
+
+def _z(green: int, n: int, gamma: float) -> Pooled:
+    z = (green - gamma * n) / math.sqrt(n * gamma * (1 - gamma))
+    return Pooled("radioactivity_z", z, None, None, n, _Z_NOTE)
 
 
 def _greens(

@@ -144,8 +144,8 @@ def test_a_model_that_was_taught_marked_documents_is_found():
         scores = scorer.measure(model, items, [0])
         values = {m.name: np.array([s.values[m.name] for s in scores]) for m in scorer.metrics}
         tests = scorer.pooled(values)
-        assert [test.metric for test in tests] == ["radioactivity", "radioactivity_control"]
-        p_values[name] = [test.p_value for test in tests]
+        assert [test.metric for test in tests[:2]] == ["radioactivity", "radioactivity_control"]
+        p_values[name] = [test.p_value for test in tests[:2]]
         preference = values["preference"].mean()
         assert preference > 1 if name == "taught" else abs(preference) < 0.2
     assert p_values["taught"][0] < 1e-8
@@ -159,11 +159,14 @@ def test_radioactivity_by_hand():
         "green_fraction": np.array([0.5, np.nan, 2 / 3]),
         "control_fraction": np.array([0.25, np.nan, 1 / 6]),
     }
-    green, control = scorer.pooled(values)
+    green, control, z = scorer.pooled(values)
     exact = sum(math.comb(10, k) * GAMMA**k * (1 - GAMMA) ** (10 - k) for k in range(6, 11))
     assert (green.estimate, green.n) == (0.6, 10) and green.p_value == pytest.approx(exact)
     assert control.estimate == 0.2 and control.p_value == pytest.approx(0.7559748)
     assert "Binomial(n, 0.25)" in green.test
+    # Kirchenbauer et al.: (6 - 10/4) / sqrt(10 x 1/4 x 3/4) = 3.5 / sqrt(1.875)
+    assert (z.metric, z.n, z.p_value, z.test) == ("radioactivity_z", 10, None, None)
+    assert z.estimate == pytest.approx(2.5560386) and "exact" in z.note
 
 
 def test_where_radioactivity_cannot_be_had():
