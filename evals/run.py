@@ -27,6 +27,7 @@ from mixctl.evals.rows import Row
 from mixctl.evals.scored import Scored
 from mixctl.evals.scoring import Meter, Progress, score_checkpoint
 from mixctl.evals.shard_sample import check_shards
+from mixctl.evals.tokenizer import TOKENIZER_NAME
 from mixctl.evals.whole_model import MODEL
 from mixctl.evals.work import Work, check_lengths, gather, reason
 from mixctl.shards.errors import InputError
@@ -217,11 +218,10 @@ def _score_all(
 
 
 def _inputs_digest(build: Path, work: Work) -> str:
-    """Returns what changes when an item or its doses do."""
-    tables = [
-        digest_file(build / "manifest" / f"{name}.parquet") for name in ("items", "placements")
-    ]
-    return "".join([*tables, whole_model.tokens_digest(work.named(MODEL))])
+    """Returns what changes when an item, its doses or the tokenizer that decodes answers does."""
+    names = ("manifest/items.parquet", "manifest/placements.parquet", TOKENIZER_NAME)
+    files = [digest_file(build / n) if (build / n).is_file() else "none" for n in names]
+    return "".join([*files, whole_model.tokens_digest(work.named(MODEL))])
 
 
 def _default_device() -> str:

@@ -2,8 +2,8 @@
 
     samples/run-00000900-3f0c....parquet
 
-The digest covers the checkpoint's weights and config and the manifest's items, so an interrupted
-eval continues and a changed input is scored again. The file says which scorer, of which version,
+The digest covers the checkpoint's weights and config, the manifest's items, the tokenizer and the
+versions of LitGPT and torch, so an interrupted eval continues and a changed input is scored again. The file says which scorer, of which version,
 each experiment was scored by: only experiments that failed, or that another scorer scores now, are
 scored once more. Scores always reach the statistics through these files, so a continued eval gives
 the same results as an uninterrupted one; scores that are made anew in other batches (only some of
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ class Samples:
 
 def samples_key(
     checkpoint: Checkpoint,
-    items_digest: str,
+    inputs_digest: str,
     prefix: Sequence[int],
     device: str,
 ) -> str:
@@ -65,7 +66,8 @@ def samples_key(
         "config": digest_file(checkpoint.folder / CONFIG_NAME),
         "name": checkpoint.name,
         "step": checkpoint.step,
-        "items": items_digest,
+        "inputs": inputs_digest,
+        "versions": {name: version(name) for name in ("litgpt", "torch")},
         "prefix": list(prefix),
         "device": device,
     }

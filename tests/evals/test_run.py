@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from mixctl.evals import cli, run, scoring
 from mixctl.evals.checkpoint import load_model, read_checkpoint
@@ -143,6 +145,25 @@ def test_an_interrupted_eval_continues(evaluated, tmp_path, monkeypatch):
     run.evaluate(run.Settings(settings.build, settings.checkpoints, partial, settings.baselines))
     assert len(calls) == 1
     assert (partial / "results.parquet").read_bytes() == (out / "results.parquet").read_bytes()
+
+
+def test_a_tokenizer_that_appears_or_goes_is_scored_anew(study, tmp_path, monkeypatch):
+    build = shutil.copytree(study.build, tmp_path / "build")
+    settings = run.Settings(build, (study.run / "step-00000010",), tmp_path / "out")
+    calls = []
+    real = scoring.token_logprobs
+    monkeypatch.setattr(scoring, "token_logprobs", lambda *a, **k: calls.append(1) or real(*a, **k))
+    run.evaluate(settings)
+    (build / "tokenizer").mkdir()
+    for words in ("one", "two"):
+        Tokenizer(WordLevel({words: 0}, words)).save(str(build / "tokenizer/tokenizer.json"))
+        run.evaluate(settings)
+    assert len(calls) == 3
+    run.evaluate(settings)
+    assert len(calls) == 3
+    shutil.rmtree(build / "tokenizer")
+    run.evaluate(settings)
+    assert len(calls) == 4
 
 
 def test_a_failing_scorer_is_an_error_of_its_experiment(study, tmp_path, monkeypatch):

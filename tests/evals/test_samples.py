@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mixctl.evals import samples
 from mixctl.evals.checkpoint import read_checkpoint
 from mixctl.evals.experiments import read_experiments
 from mixctl.evals.samples import missing, read_samples, samples_key, samples_table, write_samples
@@ -19,15 +20,15 @@ def folder(tmp_path):
     return tiny.make_checkpoint(tmp_path / "step-00000007", tiny.tiny_model(), step=7)
 
 
-def _key(folder, items="digest", prefix=(0,), device="cpu"):
-    return samples_key(read_checkpoint(folder), items, prefix, device)
+def _key(folder, inputs="digest", prefix=(0,), device="cpu"):
+    return samples_key(read_checkpoint(folder), inputs, prefix, device)
 
 
 def test_the_key_covers_everything(folder):
     first = _key(folder)
     assert _key(folder) == first
     changed = {
-        _key(folder, items="other"),
+        _key(folder, inputs="other"),
         _key(folder, prefix=(0, 1)),
         _key(folder, device="cuda"),
     }
@@ -39,6 +40,14 @@ def test_the_key_covers_everything(folder):
     torch.save(state, folder / "lit_model.pth")
     changed.add(_key(folder))
     assert len(changed | {first}) == 6
+
+
+@pytest.mark.parametrize("package", ["litgpt", "torch"])
+def test_other_versions_are_another_key(folder, monkeypatch, package):
+    first = _key(folder)
+    real = samples.version
+    monkeypatch.setattr(samples, "version", lambda n: "0" if n == package else real(n))
+    assert _key(folder) != first
 
 
 def _scorer(version=1):
