@@ -5,7 +5,8 @@
 - `twin`: run - twin on the same items. With three or more replicated baselines of the step the
   training is the unit of its test; with fewer there is no p-value (`mixctl.evals.run_level`).
 - `did`: (arm - holdout, run) - (arm - holdout, twin), tested on the items' run - twin differences,
-  which is exact whatever the twin is; the primary estimate wherever there is a twin.
+  which is exact whatever the twin is. The primary estimate where there are a twin and a holdout;
+  which row it is elsewhere, and for poison and forgetting, is said in `mixctl.evals.primary`.
 
 The run is compared with the mean of the baselines of its step.
 
@@ -138,16 +139,17 @@ def _metric_rows(
     wanted: Wanted,
 ) -> Iterator[Row]:
     """Yields the rows of a metric; `endings` are those of the names of its membership metrics."""
-    values = scored.values[metric.name]
-    twins = tuple(twin.values[metric.name] for twin in against)
-    if not metric.primary and not np.isfinite(values).any():
-        return
+    none = np.full(len(experiment.items), np.nan)  # a `*` metric that this checkpoint lacks
+    values = scored.values.get(metric.name, none)
+    twins = tuple(twin.values.get(metric.name, none) for twin in against)
     contrasts = [("level", values), ("holdout", values)]
     if twins:
         change = values - np.mean(twins, axis=0)
         contrasts += [("twin", change), ("did", change)]
     for contrast, of in contrasts:
         if contrast not in wanted.contrasts:
+            continue
+        if not metric.primary and not np.isfinite(of).any():
             continue
         differs = contrast in ("twin", "did")
         of_metric = replace(metric, share=metric.share and not differs)

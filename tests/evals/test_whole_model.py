@@ -165,6 +165,19 @@ def test_a_scorer_that_fails_is_an_error_of_the_whole_model_alone(tmp_path, monk
     assert [row.experiment for row in found.primary] == ["leak"]
 
 
+def test_a_head_that_one_of_the_two_ties_has_a_level_and_no_difference(tmp_path):
+    build = _build(tmp_path / "build")
+    run = _checkpoint(tmp_path / "run", build)
+    tied = tiny.tiny_model(1)
+    tied.lm_head.weight.data = tied.transformer.wte.weight.data.clone()
+    twin = tiny.make_checkpoint(tmp_path / "twin", tied, build, 10, "control/train")
+    found = evaluate(Settings(build, (run,), tmp_path / "out", (twin,)))
+    assert found.errors == {}
+    (row,) = _rows(found, metric="weight_norm_head")
+    assert (row.model, row.contrast) == ("run", "level") and row.estimate > 0
+    assert len(_rows(found, metric="weight_norm", contrast="twin")) == 1
+
+
 def test_damaged_val_is_wrong_input(tmp_path):
     build = _build(tmp_path / "build")
     run = _checkpoint(tmp_path / "run", build)
