@@ -3,11 +3,11 @@
     samples/run-00000900-3f0c....parquet
 
 The digest covers the checkpoint's weights and config, the manifest's items, the tokenizer and the
-versions of LitGPT and torch, so an interrupted eval continues and a changed input is scored again. The file says which scorer, of which version,
-each experiment was scored by: only experiments that failed, or that another scorer scores now, are
-scored once more. Scores always reach the statistics through these files, so a continued eval gives
-the same results as an uninterrupted one; scores that are made anew in other batches (only some of
-the experiments) are the same within rounding.
+versions of LitGPT and torch, so an interrupted eval continues and a changed input is scored again.
+The file says which scorer, of which version, each experiment was scored by: only experiments that
+failed, or that another scorer scores now, are scored once more. Scores always reach the statistics
+through these files, so a continued eval gives the same results as an uninterrupted one; scores that
+are made anew in other batches (only some of the experiments) are the same within rounding.
 """
 
 from __future__ import annotations
