@@ -11,7 +11,7 @@ That alone does not cover what it should where items are few and skewed (`make c
 is stretched:
 
     mean          to hold Hall's interval, which corrects for skewness (1992, "On the removal of
-                  skewness by transformation")
+                  skewness by transformation"); no side longer than twice Student's
     difference    to hold that of a shift: a small arm does not know its spread from itself, so both
                   arms are given the spread that they have together once the difference is taken off
     AUC           symmetric in the log-odds, not in the AUC
@@ -46,6 +46,8 @@ from mixctl.evals.stats.ranks import placements, stratum_auc
 LEVEL = 0.95
 MAX_REPLICATES = 1_999
 MIN_REPLICATES = 499
+MAX_STRETCH = 2.0
+"""so many times Student's half width is the longest side that the correction for skewness gives"""
 _WORK = 20_000_000
 _KEPT = 500_000
 _NORMAL = float(special.ndtri(0.5 + LEVEL / 2))
@@ -232,7 +234,11 @@ def linear_interval(
 
 
 def _hall(estimate: float, members: list[FloatArray], se: float, student: float) -> Interval:
-    """Returns Hall's interval: Student's, transformed by the skewness of the sum."""
+    """Returns Hall's interval: Student's, transformed by the skewness of the sum, no side too long.
+
+    Where 1 + skew (t - skew / 6) nears 0 the transform's slope has no bound: a side that should be
+    2.6 standard errors long would be 10. It ends at MAX_STRETCH times Student's.
+    """
     cumulant = 0.0
     for member in members:
         n = len(member)
@@ -243,7 +249,8 @@ def _hall(estimate: float, members: list[FloatArray], se: float, student: float)
         return Interval(se, estimate - student * se, estimate + student * se)
 
     def back(t: float) -> float:
-        return float(3 / skew * (np.cbrt(1 + skew * (t - skew / 6)) - 1))
+        found = float(3 / skew * (np.cbrt(1 + skew * (t - skew / 6)) - 1))
+        return min(max(found, -MAX_STRETCH * student), MAX_STRETCH * student)
 
     return Interval(se, estimate - back(student) * se, estimate - back(-student) * se)
 

@@ -102,6 +102,20 @@ def test_mean_interval_corrects_for_skewness():
     assert again.low == pytest.approx(-found.high, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "values", [[1.0] + [0.0] * 9, [1.0, 1.0] + [0.0] * 6, [0.0, 0.1, 0.1, 0.2, 0.3, 9.0], None]
+)
+def test_skewness_does_not_make_intervals_explode(values):
+    """No side is longer than twice Student's, nor than that of the bootstrap: it was 4 times."""
+    sample = np.random.default_rng(3).lognormal(size=(40, 6)) if values is None else [values]
+    for of in np.asarray(sample):
+        n = len(of)
+        found = intervals.mean_interval(of, np.zeros(n, int), np.arange(n), stream("x"))
+        longest = max(of.mean() - found.low, found.high - of.mean())
+        assert longest <= 2 * stats.t.ppf(0.975, n - 1) * found.se * (1 + 1e-9)
+        assert min(of.mean() - found.low, found.high - of.mean()) > 0
+
+
 _LAWS = {
     "normal": (lambda rng, n: rng.normal(size=n), 0.0),
     "exponential": (lambda rng, n: rng.exponential(size=n), 1.0),
