@@ -280,7 +280,7 @@ def _auc(task: _Task, row: Row, sample: two.TwoArms) -> Row:
         p_value=tails.p_value("greater"),
         sided="greater",
         test=f"arm not above holdout (AUC 0.5) within strata, by cluster: {tails.method}",
-        mde=planning.mde_of_auc(sample.n_treated, sample.n_holdout),
+        mde=planning.mde_of_auc(sample),
     )
 
 

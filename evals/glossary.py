@@ -154,8 +154,9 @@ NUMBERS = (
         "t-mde",
         "Smallest detectable effect",
         (),
-        "The smallest effect that this design finds with power 0.8 (two-sided, 0.05), from the "
-        "numbers of items and the holdout's spread alone, never from the effect that was seen. "
+        "The smallest effect that this design finds with power 0.8 (at 0.05, two-sided; an AUC's "
+        "one-sided, as its test is), from the numbers of items and the holdout's spread alone, "
+        "never from the effect that was seen; clusters count for what they are worth. "
         "Smaller effects would be missed more often than one time in five.",
         "(t₀.₉₇₅ + t₀.₈) × sd × √(1/n + 1/n_holdout)",
     ),
