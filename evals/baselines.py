@@ -1,12 +1,14 @@
-"""Baselines as draws of one law: trained like the run, and each its own training.
+"""Checkpoints of one run, and baselines as draws of one law: trained like the run, each its own.
 
+- CHECKPOINTs whose settings or seed differ are not of one run, and their curves would mix models:
+  refused;
 - trained otherwise than the run (model, optimizer, precision, ...; by hyperparameters.yaml): its
   difference to the run would say nothing of the data: refused;
 - the weights of an earlier baseline of that step, or its data and its seed: the same training
   again, which shows nothing of how trainings differ: counted once, and said.
 
-What may differ is the seed of the model, the data of a clean build, and what leaves no trace in the
-weights (folders, logs, intervals).
+What may differ in a baseline is the seed of the model, the data of a clean build, and what leaves
+no trace in the weights (folders, logs, intervals).
 
 Price: where several baselines share a step, their weights are read once more.
 """
@@ -22,20 +24,23 @@ from mixctl.evals.checkpoint import Checkpoint, read_state, read_yaml, weights
 from mixctl.evals.no_op import recorded_source
 
 NAME = "hyperparameters.yaml"
+_INITIAL = "initial_checkpoint_dir"
 _FREE = ("data", "seed", "out_dir", "eval", "log", "logger_name", "resume", "tokenizer_dir")
 _FREE_FIELDS = {"train.save_interval", "train.log_interval", "devices", "num_nodes"}
 """devices are compared with the build's geometry (`mixctl.evals.provenance`)"""
 
 
 def training_problems(runs: Sequence[Checkpoint], twins: Sequence[Checkpoint]) -> list[str]:
-    """Returns where baselines were trained otherwise than the run, a sentence each."""
+    """Returns where checkpoints were not trained as one run, and baselines not like it."""
     own = {run.folder.resolve() for run in runs}
     problems = [
         f"{twin.name}: given as CHECKPOINT and as --baseline"
         for twin in twins
         if twin.folder.resolve() in own
     ]
-    first = next((found for run in runs if (found := _settings(run.folder)) is not None), None)
+    recorded = [(run.folder, found) for run in runs if (found := _settings(run.folder)) is not None]
+    problems += _not_one_run(recorded)
+    first = recorded[0][1] if recorded else None
     for twin in twins:
         theirs = _settings(twin.folder)
         if first is None or theirs is None:
@@ -47,6 +52,23 @@ def training_problems(runs: Sequence[Checkpoint], twins: Sequence[Checkpoint]) -
             if first.get(field) != theirs.get(field)
         ]
     return problems
+
+
+def _not_one_run(recorded: Sequence[tuple[Path, Mapping[str, object]]]) -> list[str]:
+    """Returns where settings or the seed differ from those of the first checkpoint."""
+    (first, wanted), *others = recorded or [(Path(), {})]
+    return [
+        f"{folder / NAME}: {field} is {theirs.get(field)!r}, in {first / NAME} it is "
+        f"{ours.get(field)!r}: not of one run; score one run at a time"
+        for folder, settings in others
+        for ours, theirs in [(_seeded(first, wanted), _seeded(folder, settings))]
+        for field in sorted({*ours, *theirs})
+        if ours.get(field) != theirs.get(field)
+    ]
+
+
+def _seeded(folder: Path, settings: Mapping[str, object]) -> dict[str, object]:
+    return {**settings, "seed": read_yaml(folder / NAME).get("seed")}
 
 
 def distinct(twins: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
@@ -76,7 +98,10 @@ def _marks(twin: Checkpoint) -> Iterator[tuple[Hashable, str]]:
     path, source = twin.folder / NAME, recorded_source(twin)
     seed = read_yaml(path).get("seed") if path.is_file() else None
     if seed is not None and source is not None:
-        yield (str(source.build), source.split, str(seed)), f"has the data and the seed ({seed})"
+        yield (
+            (str(source.build.resolve()), source.split, str(seed)),
+            f"has the data and the seed ({seed})",
+        )
 
 
 def _weights_digest(checkpoint: Checkpoint) -> str:
@@ -95,6 +120,8 @@ def _settings(folder: Path) -> dict[str, object] | None:
     if not (folder / NAME).is_file():
         return None
     shaping = {name: v for name, v in read_yaml(folder / NAME).items() if name not in _FREE}
+    if shaping.get(_INITIAL) is not None:
+        shaping[_INITIAL] = str(Path(str(shaping[_INITIAL])).resolve())
     return {name: v for name, v in _flat(shaping, "") if name not in _FREE_FIELDS}
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from mixctl.evals.baselines import training_problems
+from mixctl.evals.checkpoint import read_checkpoint
 from mixctl.evals.report import write_report
 from mixctl.evals.results import Results
 from mixctl.evals.run import Settings, evaluate
@@ -192,6 +194,52 @@ def test_a_training_repeated_with_its_seed_is_one(study, tmp_path):
     found = study.evaluate(tmp_path / "out", [*study.twins[:2], path])
     assert any("has the data and the seed (1) of" in note for note in found.notes)
     assert all(row.p_value is None for row in _rows(found, contrast="twin"))
+
+
+def test_a_training_is_repeated_however_its_build_is_written(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(study.build.parent)
+    changes = {"hyperparameters.seed": 1, "hyperparameters.data.init_args.data_path": "build"}
+    path = tmp_path / "again/step-00000010"
+    tiny.make_checkpoint(path, tiny.tiny_model(9), study.build, 10, "control/train", changes)
+    found = study.evaluate(tmp_path / "out", [*study.twins[:2], path])
+    assert any("has the data and the seed (1) of" in note for note in found.notes)
+
+
+def test_the_checkpoint_to_begin_with_is_the_same_however_it_is_written(
+    study, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for name, begin in (("run", "begin"), ("twin", f"{tmp_path}/begin"), ("other", "elsewhere")):
+        changes = {"hyperparameters.seed": 1, "hyperparameters.initial_checkpoint_dir": begin}
+        path, split = tmp_path / name / "step-00000010", "train" if not made else "control/train"
+        tiny.make_checkpoint(path, tiny.tiny_model(), study.build, 10, split, changes)
+        made.append(path)
+    assert training_problems([read_checkpoint(made[0])], [read_checkpoint(made[1])]) == []
+    (problem,) = training_problems([read_checkpoint(made[0])], [read_checkpoint(made[2])])
+    assert f"initial_checkpoint_dir is '{tmp_path}/elsewhere'" in problem
+
+
+def test_checkpoints_of_two_runs_are_refused(study, tmp_path):
+    def made(name, step, **changes):
+        named = {f"hyperparameters.{key}": value for key, value in changes.items()}
+        path = tmp_path / name / f"step-{step:08d}"
+        return tiny.make_checkpoint(path, tiny.tiny_model(), study.build, step, changes=named)
+
+    first = made("run0", 5, seed=1, precision="32", out_dir="run0")
+    resumed = made("resumed", 7, seed=1, precision="32", out_dir="resumed", resume=True)
+    other = made("run1", 10, seed=2, precision="16", out_dir="run1")
+    found = evaluate(Settings(study.build, (first, resumed), tmp_path / "out"))
+    assert {row.step for row in found.rows} == {5, 7}
+    with pytest.raises(InputError) as caught:
+        evaluate(Settings(study.build, (first, resumed, other), tmp_path / "again"))
+    said = f"in {first}/hyperparameters.yaml it is"
+    assert caught.value.problems == [
+        f"{other}/hyperparameters.yaml: precision is '16', {said} '32': not of one run; score one "
+        "run at a time",
+        f"{other}/hyperparameters.yaml: seed is 2, {said} 1: not of one run; score one run at a "
+        "time",
+    ]
 
 
 def test_steps_are_judged_one_by_one(study, tmp_path):
