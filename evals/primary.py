@@ -7,9 +7,10 @@ randomise: then it is the difference to the twin (`twin`), else the level. Where
 arm it is the scorer's own test of the arm alone, if there is one (`mixctl.evals.pooled`), else the
 difference to the twin. Some kinds ask what the run learnt, placed or not (`RunLevelScorer`: poison,
 whose attack reaches prompts never placed; forgetting, whose batches nobody randomised): as soon as
-there are baselines enough for a p-value, primary is the difference to them. That depends on how
-many there are, never on what they give. A difference to the twin has a p-value where there are
-three replicated baselines (`mixctl.evals.run_level`), and a note says what it rests on.
+there are three baselines of that step, primary is the difference to them. That depends on how many
+there are, never on what they give: baselines that do not differ from one another leave its p-value
+null. A difference to the twin has a p-value where there are three replicated baselines
+(`mixctl.evals.run_level`), and a note says what it rests on.
 
 A scorer without a primary metric has no primary row: all of it is exploratory. Benjamini-Hochberg
 runs over the primary rows that have a p-value; where an effect is not found (q above 0.05) the note
@@ -29,6 +30,7 @@ from mixctl.evals.rows import PRIMARY_FAMILY, Row, joined
 from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import Described, PooledScorer, RunLevelScorer
 from mixctl.evals.stats import planning
+from mixctl.evals.stats.replicates import MIN_REPLICATES
 from mixctl.evals.verdicts import NOT_FOUND, not_found, verdict_of
 
 NEVER_PLACED = "the items were never placed, so nothing was randomised"
@@ -48,7 +50,8 @@ def mark_primary(
     if not runs or metric is None:
         return rows
     last = runs[-1]
-    paired = any(twin.step == last.step for twin in twins)
+    n_paired = sum(twin.step == last.step for twin in twins)
+    paired = n_paired > 0
     arm, absent = _arm(experiment, last, metric.name)
     contrasts = ("twin", "level") if absent else ("did", "holdout")
     contrast = contrasts[0] if paired else contrasts[1]
@@ -66,7 +69,7 @@ def mark_primary(
             wanted |= alone
         elif paired:
             wanted["contrast"], extra = "twin", NO_HOLDOUT
-    elif instead := _run_level(experiment, scorer, wanted, rows):
+    elif n_paired >= MIN_REPLICATES and (instead := _run_level(experiment, scorer, wanted, rows)):
         wanted, extra = instead, RUN_LEVEL
     for at, row in enumerate(rows):
         if all(getattr(row, name) == value for name, value in wanted.items()):
@@ -81,7 +84,7 @@ def mark_primary(
 def _run_level(
     experiment: Experiment, scorer: Described, wanted: dict[str, Any], rows: Sequence[Row]
 ) -> dict[str, Any] | None:
-    """Returns what names the tested difference to the baselines, where the scorer asks for it."""
+    """Returns what names the difference to the baselines, where the scorer asks for it."""
     if not isinstance(scorer, RunLevelScorer):
         return None
     held_out = [arm for arm in experiment.all_arms if arm not in experiment.dosed_arms]
@@ -89,7 +92,7 @@ def _run_level(
     for arm in arms:
         instead = {**wanted, "arm": arm, "contrast": "twin"}
         for row in rows:
-            if row.p_value is not None and all(getattr(row, n) == v for n, v in instead.items()):
+            if row.n and all(getattr(row, n) == v for n, v in instead.items()):
                 return instead
     return None
 

@@ -62,6 +62,15 @@ def test_what_reaches_items_never_placed_is_found_with_three_twins(experiment):
     assert "what the run learnt beyond its baselines" in row.note
 
 
+def test_three_twins_without_spread_leave_it_without_a_p_value(experiment):
+    run = scored(experiment, "run", 5.0, 5.0)
+    twins = [scored(experiment, "twin", 0.0, 0.0)] * 3
+    (row,) = [row for row in estimate(experiment, _Across(), [run], twins) if row.primary]
+    assert (row.contrast, row.arm, row.p_value) == ("twin", "none", None)
+    assert row.estimate == pytest.approx(5.0)
+    assert "no p-value: the 3 baselines do not differ from one another in it" in row.note
+
+
 @pytest.mark.parametrize("n_twins", [1, 2])
 def test_with_fewer_twins_it_is_the_difference_of_differences(experiment, n_twins):
     row = primary(experiment, _Across(), n_twins)
