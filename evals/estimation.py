@@ -28,7 +28,7 @@ import numpy as np
 from mixctl.evals.experiments import BoolArray, Experiment
 from mixctl.evals.pooled import pooled_rows
 from mixctl.evals.primary import mark_primary
-from mixctl.evals.rows import CONTRASTS, Row, joined
+from mixctl.evals.rows import CONTRASTS, GIVEN, NOT_SHARED, Row, joined, left_out
 from mixctl.evals.run_level import NO_SPREAD, paired, run_level_row
 from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import (
@@ -45,7 +45,6 @@ from mixctl.evals.stats.streams import stream
 from mixctl.evals.trajectories import trajectory_rows
 
 MIN_STRATUM_ITEMS = 2
-GIVEN = "arms were given by the items' rows: the test holds only if they were randomised there"
 
 
 @dataclass(frozen=True)
@@ -241,13 +240,15 @@ def _sample(task: _Task, arm: str, inside: BoolArray, chosen: BoolArray) -> two.
 
 def _difference(task: _Task, row: Row, sample: two.TwoArms) -> Row:
     if not sample.n_treated:
-        return replace(row, note="no stratum holds items of both the arm and the holdout")
+        return replace(row, note=NOT_SHARED)
     tails = permutation.permutation_tails(two.difference_units(sample), task.rng("test"))
     if task.metric.share:
         found = intervals.share_difference_interval(sample)
     else:
         found = intervals.difference_interval(sample, task.rng("bootstrap"))
-    filled = _with_interval(row, two.difference(sample), found, sample.n_treated, _left_out(sample))
+    filled = _with_interval(
+        row, two.difference(sample), found, sample.n_treated, left_out(sample.left_out)
+    )
     return replace(
         filled,
         n_holdout=sample.n_holdout,
@@ -270,10 +271,12 @@ def _membership_rows(task: _Task, ending: str) -> Iterator[Row]:
 
 def _auc(task: _Task, row: Row, sample: two.TwoArms) -> Row:
     if not sample.n_treated:
-        return replace(row, note="no stratum holds items of both the arm and the holdout")
+        return replace(row, note=NOT_SHARED)
     tails = ranks.mann_whitney(sample, task.rng("test"))
     found = intervals.auc_interval(sample, task.rng("bootstrap"))
-    filled = _with_interval(row, ranks.auc(sample), found, sample.n_treated, _left_out(sample))
+    filled = _with_interval(
+        row, ranks.auc(sample), found, sample.n_treated, left_out(sample.left_out)
+    )
     return replace(
         filled,
         n_holdout=sample.n_holdout,
@@ -297,7 +300,7 @@ def _tpr(task: _Task, row: Row, sample: two.TwoArms) -> Row:
     clusters = (sample.clusters[inside], sample.clusters[~inside])
     found = membership.tpr_interval(arm, holdout, clusters, task.rng("bootstrap"))
     rate = membership.tpr_at_fpr(arm, holdout)
-    return _with_interval(row, rate, found, len(arm), _left_out(sample))
+    return _with_interval(row, rate, found, len(arm), left_out(sample.left_out))
 
 
 def _holdout_exposure(task: _Task) -> Iterator[Row]:
@@ -327,12 +330,6 @@ def _exposures(sample: two.TwoArms) -> FloatArray:
         others = sample.values[~sample.treated & (sample.strata == stratum)]
         found.append(membership.exposure(float(value), others))
     return np.array(found)
-
-
-def _left_out(sample: two.TwoArms) -> str | None:
-    if not sample.left_out:
-        return None
-    return f"{sample.left_out} items left out: their stratum is missing in one of the arms"
 
 
 def _with_interval(

@@ -10,6 +10,8 @@ import pyarrow as pa
 CONTRASTS = ("level", "holdout", "twin", "did")
 PRIMARY_FAMILY = "primary"
 EXPLORATORY = "exploratory"
+GIVEN = "arms were given by the items' rows: the test holds only if they were randomised there"
+NOT_SHARED = "no stratum holds items of both the arm and the holdout"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,13 @@ def from_table(table: pa.Table) -> list[Row]:
     """Returns the rows of a results table; extra columns are ignored."""
     names = [field.name for field in fields(Row)]
     return [Row(**{n: values[n] for n in names}) for values in table.select(names).to_pylist()]
+
+
+def left_out(n_items: int) -> str | None:
+    """Returns what is said of items whose stratum one arm does not have."""
+    if not n_items:
+        return None
+    return f"{n_items} items left out: their stratum is missing in one of the arms"
 
 
 def joined(*notes: str | None) -> str | None:

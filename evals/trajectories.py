@@ -6,8 +6,14 @@ the share of what was gained that is left L steps after the last peak
 
 - `level`: the arm in a model. In the twin, which saw no exposure, it is the negative control.
 - `holdout` (effectivity): minus the rise of holdout items over the same checkpoints, each averaged
-  over the exposures of the arm's items. Intervals by cluster bootstrap; no test, since the steps of
-  an exposure belong to its item. All of it is exploratory.
+  over the exposures of the arm's items, standardised to the arm's strata. Intervals by cluster
+  bootstrap; no test, since the steps of an exposure belong to its item. All of it is exploratory.
+
+A trajectory is one training's. Several twins have one each, told apart by the folder above their
+checkpoints (the out_dir), and what each says of an item is averaged: averaged before the best
+checkpoint is looked for, they would have less noise than the run. Those whose checkpoints tell of
+fewer exposures than another's are left out, and counted. A run is one training wherever its
+checkpoints lie (a resumed one may have two out_dirs), unless a step is there twice.
 
 Where the checkpoints are too few there is no number, and the note says how many are needed.
 """
@@ -16,11 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from mixctl.evals.experiments import BoolArray, Experiment
-from mixctl.evals.rows import Row, joined
+from mixctl.evals.rows import GIVEN, NOT_SHARED, Row, joined, left_out
 from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import FloatArray, IntArray
 from mixctl.evals.stats import arms as two
@@ -41,22 +48,31 @@ NEEDED = f"a checkpoint at least every {WINDOW} steps is needed where the copies
 
 
 @dataclass(frozen=True)
+class _Training:
+    """The trajectories of one training.
+
+    Attributes:
+        steps: int64 (n_checkpoints,), ascending.
+        values: float64 (n_items, n_checkpoints).
+    """
+
+    steps: IntArray
+    values: FloatArray
+
+
+@dataclass(frozen=True)
 class _Course:
     """An experiment's trajectories under the checkpoints of one model.
 
     Attributes:
         experiment: the experiment.
-        model: "run" or "twin".
         last: the last checkpoint.
-        steps: int64 (n_checkpoints,), ascending.
-        values: float64 (n_items, n_checkpoints).
+        trainings: the trajectories; several where twins are replicated.
     """
 
     experiment: Experiment
-    model: str
     last: Scored
-    steps: IntArray
-    values: FloatArray
+    trainings: Sequence[_Training]
 
     def exposures(self, item: int) -> IntArray:
         """Returns the steps of the item's copies."""
@@ -71,7 +87,7 @@ class _Course:
             dose=self.experiment.dose(arm, self.last.step),
             stratum=None,
             metric=metric,
-            model=self.model,
+            model=self.last.model,
             checkpoint=self.last.checkpoint,
             step=self.last.step,
             contrast=contrast,
@@ -81,7 +97,7 @@ class _Course:
 def trajectory_rows(
     experiment: Experiment, metric: str, runs: Sequence[Scored], twins: Sequence[Scored]
 ) -> list[Row]:
-    """Returns the rows of run and twin; of replicated twins those of the mean of each step.
+    """Returns the rows of run and twin; of replicated twins the mean over the trainings.
 
     Args:
         experiment: its items and the steps of their copies.
@@ -103,55 +119,118 @@ def trajectory_rows(
 
 def _course(experiment: Experiment, metric: str, scored: Sequence[Scored]) -> _Course | None:
     """Returns the trajectories; checkpoints of unknown step have no place in them."""
-    by_step: dict[int, list[Scored]] = {}
-    for one in scored:
-        if one.step is not None:
-            by_step.setdefault(one.step, []).append(one)
-    if not by_step:
+    known = sorted((one for one in scored if one.step is not None), key=_step)
+    if not known:
         return None
-    steps = sorted(by_step)
-    columns = [np.mean([one.values[metric] for one in by_step[step]], axis=0) for step in steps]
-    last = by_step[steps[-1]][0]
-    return _Course(experiment, last.model, last, np.array(steps), np.stack(columns, axis=1))
+    last = next(one for one in known if one.step == known[-1].step)
+    trainings = [
+        _Training(
+            np.array([_step(one) for one in of_one]),
+            np.stack([one.values[metric] for one in of_one], axis=1),
+        )
+        for of_one in _trainings(known, metric)
+    ]
+    return _Course(experiment, last, trainings)
+
+
+def _step(scored: Scored) -> int:
+    return -1 if scored.step is None else scored.step
+
+
+def _trainings(known: Sequence[Scored], metric: str) -> list[list[Scored]]:
+    """Returns the checkpoints by training, each in order of step.
+
+    Where a folder holds different checkpoints of one step, which training they belong to cannot be
+    told: each of its checkpoints stands alone.
+    """
+    if known[0].model == "run" and len({one.step for one in known}) == len(known):
+        return [list(known)]
+    folders: dict[Path, dict[tuple[int, bytes], Scored]] = {}
+    for one in known:
+        told = folders.setdefault(Path(one.checkpoint).parent, {})
+        told.setdefault((_step(one), one.values[metric].tobytes()), one)
+    found: list[list[Scored]] = []
+    for told in folders.values():
+        single = len({step for step, _ in told}) == len(told)
+        found += [list(told.values())] if single else [[one] for one in told.values()]
+    return found
 
 
 def _effectivity_rows(course: _Course, arm: str, inside: IntArray) -> Iterator[Row]:
     """Yields the level of the arm and, where there is a holdout, what is beyond that."""
-    found = {int(item): rises(course.exposures(item), course.steps) for item in inside}
-    exposed = {item: of_item for item, of_item in found.items() if of_item}
-    n_exposures = sum(len(np.unique(course.exposures(item))) for item in found)
-    n_resolved = sum(map(len, exposed.values()))
-    note = f"{n_resolved} of {n_exposures} exposures have checkpoints around them"
+    exposures = {int(item): course.exposures(int(item)) for item in inside}
+    found = [_exposed(exposures, training.steps) for training in course.trainings]
+    n_resolved = [sum(map(len, exposed.values())) for exposed in found]
+    n_exposures = sum(len(np.unique(steps)) for steps in exposures.values())
+    counted = [at for at, n in enumerate(n_resolved) if n == max(n_resolved)]
+    note = f"{max(n_resolved)} of {n_exposures} exposures have checkpoints around them"
     level = course.row(arm, "effectivity", "level")
-    if not exposed:
+    if not max(n_resolved):
         yield replace(level, note=f"not resolvable: {note}; {NEEDED}")
         return
-    values = np.full(len(course.values), np.nan)
-    for item, of_item in exposed.items():
-        values[item] = effectivity(course.values[item : item + 1], of_item)[0]
-    chosen = np.isfinite(values)
-    yield _filled(replace(level, note=note), course, values, chosen, "bootstrap")
+    note = joined(note, _counted(len(counted), len(found))) or note
     holdout = course.experiment.is_holdout
+    values = _mean_of_each(
+        [_rise_of_each(course.trainings[at], found[at], holdout) for at in counted]
+    )
+    chosen = np.isfinite(values) & (course.experiment.arms == arm) & ~holdout
+    yield _filled(replace(level, note=note), course, values, chosen, "bootstrap")
     if holdout.any():
-        values[holdout] = _unexposed(course, holdout, list(exposed.values()))
-        sample = two.two_arms(
-            values[chosen | holdout],
-            chosen[chosen | holdout],
-            np.zeros((chosen | holdout).sum()),
-            course.experiment.clusters[chosen | holdout],
-        )
-        yield _beyond(course.row(arm, "effectivity", "holdout"), sample, note)
+        yield _beyond(course, course.row(arm, "effectivity", "holdout"), values, chosen, note)
+
+
+def _exposed(exposures: dict[int, IntArray], steps: IntArray) -> dict[int, list[Rise]]:
+    """Returns the rises that a training resolves of each item, items without any left out."""
+    found = {item: rises(of_item, steps) for item, of_item in exposures.items()}
+    return {item: of_item for item, of_item in found.items() if of_item}
+
+
+def _counted(n_counted: int, n_trainings: int) -> str | None:
+    if n_trainings == 1:
+        return None
+    if n_counted == n_trainings:
+        return f"mean of {n_trainings} trainings"
+    return f"mean of {n_counted} of {n_trainings} trainings, the others tell of fewer"
+
+
+def _rise_of_each(
+    training: _Training, exposed: dict[int, list[Rise]], holdout: BoolArray
+) -> FloatArray:
+    """Returns the mean rise of each exposed and each holdout item, NaN for others, (n_items,)."""
+    values = np.full(len(training.values), np.nan)
+    for item, of_item in exposed.items():
+        values[item] = effectivity(training.values[item : item + 1], of_item)[0]
+    if holdout.any():
+        values[holdout] = _unexposed(training, holdout, list(exposed.values()))
+    return values
+
+
+def _mean_of_each(values: Sequence[FloatArray]) -> FloatArray:
+    """Returns each item's mean over the trainings that tell of it; NaN where none does."""
+    stacked = np.stack(values)
+    told = np.isfinite(stacked).sum(axis=0)
+    mean = np.nansum(stacked, axis=0) / np.maximum(told, 1)
+    return np.asarray(np.where(told > 0, mean, np.nan), dtype=np.float64)
 
 
 def _unexposed(
-    course: _Course, holdout: BoolArray, exposures: Sequence[Sequence[Rise]]
+    training: _Training, holdout: BoolArray, exposures: Sequence[Sequence[Rise]]
 ) -> FloatArray:
     """Returns the mean rise of each holdout item over the checkpoints of the exposed items."""
-    own = course.values[holdout]
+    own = training.values[holdout]
     return np.asarray(np.mean([effectivity(own, found) for found in exposures], axis=0))
 
 
-def _beyond(row: Row, sample: two.TwoArms, note: str) -> Row:
+def _beyond(course: _Course, row: Row, values: FloatArray, chosen: BoolArray, note: str) -> Row:
+    experiment = course.experiment
+    both = chosen | experiment.is_holdout
+    sample = two.two_arms(
+        values[both], chosen[both], experiment.strata[both], experiment.clusters[both]
+    )
+    given = GIVEN if experiment.given[both].any() else None
+    note = f"{note}; no test: the steps of an exposure belong to its item"
+    if not sample.n_treated:
+        return replace(row, note=joined(note, given, NOT_SHARED))
     found = intervals.difference_interval(sample, _rng(row, "bootstrap"))
     return replace(
         row,
@@ -161,7 +240,7 @@ def _beyond(row: Row, sample: two.TwoArms, note: str) -> Row:
         ci_high=found.high,
         n=sample.n_treated,
         n_holdout=sample.n_holdout,
-        note=f"{note}; no test: the steps of an exposure belong to its item",
+        note=joined(note, given, left_out(sample.left_out)),
     )
 
 
@@ -181,15 +260,16 @@ def _filled(row: Row, course: _Course, values: FloatArray, chosen: BoolArray, pu
 
 def _retainability_rows(course: _Course, arm: str, inside: IntArray) -> Iterator[Row]:
     """Yields a row a lag that the checkpoints resolve for some item; one that says why if none."""
-    some, steps = False, course.steps
+    some = False
     for lag in LAGS:
-        found = {
-            int(i): kept_after(course.values[i], course.exposures(i), steps, lag) for i in inside
-        }
-        kept = {item: of_item for item, of_item in found.items() if of_item is not None}
-        if kept:
+        found = [_kept_items(course, training, inside, lag) for training in course.trainings]
+        most = max(map(len, found))
+        if most:
             some = True
-            yield _retained(course, course.row(arm, f"retainability_{lag}", "level"), kept, inside)
+            counted = [kept for kept in found if len(kept) == most]
+            row = course.row(arm, f"retainability_{lag}", "level")
+            row = replace(row, note=_counted(len(counted), len(found)))
+            yield _retained(course, row, _mean_kept(counted), inside)
     if not some:
         yield replace(
             course.row(arm, "retainability", "level"),
@@ -198,8 +278,29 @@ def _retainability_rows(course: _Course, arm: str, inside: IntArray) -> Iterator
         )
 
 
+def _kept_items(
+    course: _Course, training: _Training, inside: IntArray, lag: int
+) -> dict[int, Kept]:
+    """Returns what each item gained and kept in a training, where its checkpoints tell."""
+    found = {
+        int(i): kept_after(training.values[i], course.exposures(int(i)), training.steps, lag)
+        for i in inside
+    }
+    return {item: kept for item, kept in found.items() if kept is not None}
+
+
+def _mean_kept(trainings: Sequence[dict[int, Kept]]) -> dict[int, Kept]:
+    """Returns each item's mean of both parts over the trainings that tell of it."""
+    result = {}
+    for item in sorted({item for kept in trainings for item in kept}):
+        told = [kept[item] for kept in trainings if item in kept]
+        gained, left = sum(one.gained for one in told), sum(one.left for one in told)
+        result[item] = Kept(gained / len(told), left / len(told))
+    return result
+
+
 def _retained(course: _Course, row: Row, kept: dict[int, Kept], inside: IntArray) -> Row:
-    note = f"{len(kept)} of {len(inside)} items have checkpoints there"
+    note = joined(f"{len(kept)} of {len(inside)} items have checkpoints there", row.note)
     found = retainability(list(kept.values()))
     if found is None:
         return replace(row, n=len(kept), note=f"{note}; nothing was gained that could be kept")

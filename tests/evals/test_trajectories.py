@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mixctl.evals.experiments import read_experiments
+from mixctl.evals.rows import GIVEN
 from mixctl.evals.scored import Scored
 from mixctl.evals.trajectories import trajectory_rows
 from mixctl.shards.record import read_record
@@ -32,7 +35,7 @@ def scored(experiment, values, model="run"):
     for step, value in values.items():
         of = np.where(experiment.is_holdout, 0.5, value)
         of = of + np.arange(len(of)) * 1e-3
-        out.append(Scored(model, f"{model}-{step}", step, {"logprob": of}, {}))
+        out.append(Scored(model.split("/")[-1], f"{model}-{step}", step, {"logprob": of}, {}))
     return out
 
 
@@ -87,12 +90,68 @@ def test_too_few_checkpoints_are_said(experiment):
     assert rows(experiment, [Scored("run", "c", None, unknown[0].values, {})]) == {}
 
 
-def test_replicated_twins_are_averaged_by_step(experiment):
-    steps = {2: 0.0, 3: 1.0, 4: 1.0, 7: 2.0}
-    twins = [
-        *scored(experiment, steps, "twin"),
-        *scored(experiment, dict.fromkeys(steps, 0.0), "twin"),
-    ]
-    one = rows(experiment, [], scored(experiment, steps, "twin"))["twin", "effectivity", "level"]
+def test_each_training_has_its_own_trajectory(experiment):
+    """Two twins of noise: the mean of their maxima, not the maximum of their mean."""
+    first, second = {2: 0.0, 3: 1.0, 4: 0.0, 7: 0.0}, {2: 0.0, 3: 0.0, 4: 1.0, 7: 0.0}
+    one = rows(experiment, [], scored(experiment, first, "a/twin"))
+    other = rows(experiment, [], scored(experiment, second, "b/twin"))
+    twins = [*scored(experiment, first, "a/twin"), *scored(experiment, second, "b/twin")]
     both = rows(experiment, [], twins)["twin", "effectivity", "level"]
-    assert both.estimate == pytest.approx(one.estimate / 2)
+    each = [of["twin", "effectivity", "level"].estimate for of in (one, other)]
+    assert both.estimate == pytest.approx(np.mean(each)) and both.n == 6
+    assert both.note.endswith("around them; mean of 2 trainings")
+
+
+def test_a_twin_with_fewer_checkpoints_does_not_look_like_a_rise(experiment):
+    """The first is flat; the second, a nat higher, is saved at the later step alone."""
+    flat, higher = {2: 0.0, 3: 0.0, 4: 0.0, 7: 0.0}, {7: 1.0}
+    twins = [*scored(experiment, flat, "a/twin"), *scored(experiment, higher, "b/twin")]
+    found = rows(experiment, [], twins)["twin", "effectivity", "level"]
+    assert found.estimate == pytest.approx(0.0, abs=1e-12)
+    assert found.note.endswith("mean of 1 of 2 trainings, the others tell of fewer")
+
+
+def test_checkpoints_of_one_folder_and_step_are_not_mixed(experiment):
+    steps = {2: 0.0, 3: 1.0, 4: 1.0, 7: 2.0}
+    once = scored(experiment, steps, "a/twin")
+    alone = rows(experiment, [], once)["twin", "effectivity", "level"]
+    same = [*once, *scored(experiment, steps, "a/twin")]  # the same checkpoints: told once
+    assert rows(experiment, [], same)["twin", "effectivity", "level"] == alone
+    mixed = [*once, *scored(experiment, dict.fromkeys(steps, 5.0), "a/twin")]
+    assert "not resolvable" in rows(experiment, [], mixed)["twin", "effectivity", "level"].note
+
+
+def test_a_resumed_run_is_one_training(experiment):
+    before, after = {2: 0.0, 3: 1.0, 4: 1.0}, {6: 1.0, 7: 2.0}
+    parts = [*scored(experiment, before, "run"), *scored(experiment, after, "run")]
+    parts = [replace(one, checkpoint=f"{one.step // 5}/step-{one.step}") for one in parts]
+    whole = rows(experiment, scored(experiment, before | after))["run", "effectivity", "level"]
+    assert rows(experiment, parts)["run", "effectivity", "level"].estimate == whole.estimate
+
+
+def test_retainability_of_replicated_twins_is_their_mean(experiment):
+    first, second = {2: 1.0, 7: 5.0, 17: 3.0}, {2: 1.0, 7: 3.0, 17: 3.0}
+    twins = [*scored(experiment, first, "a/twin"), *scored(experiment, second, "b/twin")]
+    kept = rows(experiment, [], twins)["twin", "retainability_10", "level"]
+    assert kept.estimate == pytest.approx((2 + 2) / (4 + 2)) and "mean of 2" in kept.note
+
+
+def test_beyond_the_holdout_is_standardised_to_the_strata(experiment):
+    """Stratum a rises by 1 whether placed or not; the arm has more of it than the holdout."""
+    strata = np.where(experiment.is_holdout, "b", "a")
+    strata[np.flatnonzero(experiment.is_holdout)[:2]] = "a"
+    strata[np.flatnonzero(~experiment.is_holdout)[:2]] = "b"
+    given = np.ones(len(strata), dtype=bool)
+    stratified = replace(experiment, strata=strata, given=given)
+    runs = scored(experiment, {2: 0.0, 3: 0.0, 4: 0.0, 6: 0.0, 7: 0.0})
+    for one in runs:
+        one.values["logprob"][:] = np.where(strata == "a", float(one.step >= 7), 0.0)
+    row = rows(stratified, runs)["run", "effectivity", "holdout"]
+    assert row.estimate == pytest.approx(0.0, abs=1e-12)
+    assert GIVEN in row.note and "left out" not in row.note
+    strata[strata == "b"] = np.where(experiment.is_holdout[strata == "b"], "b", "c")
+    row = rows(replace(stratified, strata=strata), runs)["run", "effectivity", "holdout"]
+    assert (row.n, row.n_holdout) == (4, 2) and "8 items left out" in row.note
+    strata[:] = np.where(experiment.is_holdout, "b", "a")
+    row = rows(replace(stratified, strata=strata), runs)["run", "effectivity", "holdout"]
+    assert row.estimate is None and "no stratum holds items of both" in row.note
