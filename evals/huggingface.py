@@ -20,9 +20,10 @@ Price: the weights once more on disk, and in memory while they are converted.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,13 @@ _SIZES = {
     "intermediate_size": "intermediate_size",
 }
 """LitGPT's field -> that of config.json, which must have it"""
+_LLAMA3 = {
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_seq_len": "original_max_position_embeddings",
+}
+"""LitGPT's field of a scaled rotary embedding -> that of config.json"""
 
 
 @dataclass(frozen=True)
@@ -173,13 +181,13 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _litgpt_fields(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of LitGPT's config; everything that keeps it from being one, at once."""
     kind = values.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise InputError(
             f"{path}: model_type is {kind!r}, which is not converted here (it can be "
             f"{', '.join(sorted(ARCHITECTURES))}); where LitGPT knows the model, convert it with "
             "`litgpt convert_to_litgpt` and give that folder"
         )
-    architecture = ARCHITECTURES[str(kind)]
+    architecture = ARCHITECTURES[kind]
     needed = [*_SIZES.values(), architecture.eps]
     problems = [f"{path}: {name} is missing" for name in needed if values.get(name) is None]
     problems += [
@@ -187,8 +195,8 @@ def _litgpt_fields(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in architecture.only.items()
         if values.get(name, value) != value
     ]
-    rope, why = _rope(values)
-    problems += [f"{path}: {why}"] if why else []
+    rope, wrong = _rope(values)
+    problems += [f"{path}: {why}" for why in wrong]
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     fields = {"name": f"hf-{kind}", **{ours: values[theirs] for ours, theirs in _SIZES.items()}}
@@ -202,27 +210,47 @@ def _litgpt_fields(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _rope(values: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Returns the fields of the rotary embedding, and what LitGPT cannot compute of it."""
-    nested = values.get("rope_parameters") or {}
-    base = nested.get("rope_theta", values.get("rope_theta", values.get("rotary_emb_base", 10000)))
-    fields: dict[str, Any] = {"rope_base": int(base) if base == int(base) else base}
+def _rope(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the fields of the rotary embedding, and what keeps LitGPT from computing it."""
+    groups = {name: values.get(name) or {} for name in ("rope_parameters", "rope_scaling")}
+    problems = [
+        f"{name} is {group!r}, an object is needed"
+        for name, group in groups.items()
+        if not isinstance(group, Mapping)
+    ]
+    if problems:
+        return {}, problems
+    parameters = groups["rope_parameters"]
+    theta = [(parameters, "rope_theta"), (values, "rope_theta"), (values, "rotary_emb_base")]
+    base = _told(theta, 10000)
+    numbers = [base]
     if values.get("model_type") == "gpt_neox":
-        share = nested.get("partial_rotary_factor", values.get("rotary_pct", 0.25))
-        fields["rotary_percentage"] = share
-    scaling = values.get("rope_scaling") or nested
+        share = [(parameters, "partial_rotary_factor"), (values, "rotary_pct")]
+        numbers.append(_told(share, 0.25))
+    scaling = groups["rope_scaling"] or parameters
     how = scaling.get("rope_type", scaling.get("type", "default"))
-    if how == "default":
-        return fields, None
-    if how != "llama3":
-        return fields, f"the rotary embedding is scaled by {how!r}, LitGPT knows only 'llama3'"
-    fields["rope_adjustments"] = {
-        "factor": scaling["factor"],
-        "low_freq_factor": scaling["low_freq_factor"],
-        "high_freq_factor": scaling["high_freq_factor"],
-        "original_max_seq_len": scaling["original_max_position_embeddings"],
-    }
-    return fields, None
+    adjusted = how == "llama3"
+    numbers += [(name, scaling.get(name)) for name in _LLAMA3.values() if adjusted]
+    if not adjusted and how != "default":
+        problems.append(f"the rotary embedding is scaled by {how!r}, LitGPT knows only 'llama3'")
+    problems += [
+        f"{name} of the rotary embedding is {value!r}, a positive number is needed"
+        for name, value in numbers
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+    ]
+    if problems:
+        return {}, problems
+    fields = {"rope_base": int(base[1]) if base[1] == int(base[1]) else base[1]}
+    if values.get("model_type") == "gpt_neox":
+        fields["rotary_percentage"] = numbers[1][1]
+    if adjusted:
+        fields["rope_adjustments"] = {ours: scaling[theirs] for ours, theirs in _LLAMA3.items()}
+    return fields, []
+
+
+def _told(places: Sequence[tuple[Mapping[str, Any], str]], default: float) -> tuple[str, Any]:
+    """Returns the name and value of the first field that is there."""
+    return next(((key, place[key]) for place, key in places if key in place), ("", default))
 
 
 def _digest(source: Path) -> str:
@@ -276,7 +304,10 @@ def _listed(source: Path) -> list[Path]:
     index = index.with_name(f"{index.name}{paths[0].suffix}.index.json")
     if not index.is_file():
         return paths
-    listed = sorted({source / Path(n).name for n in _read_config(index)["weight_map"].values()})
+    names = _read_config(index).get("weight_map")
+    if not isinstance(names, Mapping) or not all(isinstance(n, str) for n in names.values()):
+        raise InputError(f"{index}: weight_map is {names!r:.80}, an object of file names is needed")
+    listed = sorted({source / Path(name).name for name in names.values()})
     missing = [f"{path}: missing, {index.name} lists it" for path in listed if not path.is_file()]
     if missing:
         raise InputError(missing)

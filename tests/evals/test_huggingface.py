@@ -113,6 +113,7 @@ def test_in_an_out_dir_by_step(tmp_path):
     [
         ({"model_type": "mamba"}, r"model_type is 'mamba'.*llama.*litgpt convert_to_litgpt"),
         ({"model_type": None}, "model_type is None"),
+        ({"model_type": ["llama"]}, r"model_type is \['llama'\]"),
         ({"hidden_act": "gelu"}, r"hidden_act is 'gelu', LitGPT computes only 'silu' for llama"),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "scaled by 'yarn'"),
@@ -129,6 +130,66 @@ def test_what_is_refused_and_why(folder, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         read_checkpoint(folder, converter=Converter(tmp_path / "converted"))
     assert not (tmp_path / "converted").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        (
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8}, "hidden_size": None},
+            [
+                "hidden_size is missing",
+                *(
+                    f"{name} of the rotary embedding is None, a positive number is needed"
+                    for name in (
+                        "low_freq_factor",
+                        "high_freq_factor",
+                        "original_max_position_embeddings",
+                    )
+                ),
+            ],
+        ),
+        (
+            {"rope_theta": None},
+            ["rope_theta of the rotary embedding is None, a positive number is needed"],
+        ),
+        (
+            {"rope_theta": "1e4"},
+            ["rope_theta of the rotary embedding is '1e4', a positive number is needed"],
+        ),
+        ({"rope_scaling": "llama3"}, ["rope_scaling is 'llama3', an object is needed"]),
+        ({"rope_parameters": [1]}, ["rope_parameters is [1], an object is needed"]),
+    ],
+)
+def test_a_rotary_embedding_that_is_no_number(folder, tmp_path, changes, wrong):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(folder, converter=Converter(tmp_path / "converted"))
+    assert caught.value.problems == [f"{path}: {problem}" for problem in wrong]
+
+
+def test_a_rotary_embedding_by_its_older_names(tmp_path):
+    folder = shutil.copytree(MODELS / "gpt-neox", tmp_path / "neox")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("rope_parameters", "rope_theta", "partial_rotary_factor"):
+        config.pop(name, None)
+    path.write_text(json.dumps({**config, "rotary_emb_base": None, "rotary_pct": 0}))
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(folder, converter=Converter(tmp_path / "converted"))
+    assert caught.value.problems == [
+        f"{path}: {name} of the rotary embedding is {value}, a positive number is needed"
+        for name, value in (("rotary_emb_base", None), ("rotary_pct", 0))
+    ]
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": None}, {"weight_map": {"a": 1}}])
+def test_an_index_without_a_weight_map(folder, tmp_path, index):
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"safetensors\.index\.json: weight_map is .* is needed"):
+        read_checkpoint(folder, converter=Converter(tmp_path / "converted"))
 
 
 def test_a_weight_without_a_place(folder, tmp_path):
