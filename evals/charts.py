@@ -90,8 +90,11 @@ _SHAPES = {
 
 
 def shortened(name: str) -> str:
-    """Returns a name that fits beside or below a picture."""
-    return name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
+    """Returns a name that fits beside or below a picture; both of its ends stay."""
+    if len(name) <= _LONGEST_LABEL:
+        return name
+    behind = (_LONGEST_LABEL - 1) // 2
+    return f"{name[: _LONGEST_LABEL - 1 - behind]}…{name[-behind:]}"
 
 
 @dataclass
@@ -159,15 +162,20 @@ def _inline(svg: str, name: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg, flags=re.DOTALL)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", svg)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
-    svg = re.sub(r"\s*\n\s*", "\n", svg)
     unique = re.sub(r"[^A-Za-z0-9]+", "-", name)
-    svg = re.sub(r'\bid="', f'id="{unique}-', svg)
-    svg = svg.replace("url(#", f"url(#{unique}-").replace('href="#', f'href="#{unique}-')
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], unique), svg)
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+
+
+def _tag(tag: str, unique: str) -> str:
+    """Returns a tag with short coordinates; what stands between tags is text, which stays."""
+    for colour, variable in _VARIABLES.items():
+        tag = tag.replace(colour, variable)
+    tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", tag)
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
+    tag = re.sub(r'\bid="', f'id="{unique}-', tag)
+    return tag.replace("url(#", f"url(#{unique}-").replace('href="#', f'href="#{unique}-')
 
 
 def plain(value: float | None) -> str:

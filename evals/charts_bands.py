@@ -64,10 +64,10 @@ def bands(
         _draw(canvas, band, place, edges, _HIGHEST / (tallest if one_scale else _tallest(band)))
     for mark in marks:
         canvas.axes.axvline(mark, color=SOFT, lw=0.8, ls=(0, (1, 2)))
-    canvas.axes.set_yticks(np.arange(len(rows)) + 0.3, names)
+    canvas.axes.set_yticks(np.arange(len(rows)) + 0.3, names, parse_math=False)
     canvas.axes.set_ylim(-0.05, len(rows))
     canvas.axes.set_xlim(edges[0], edges[-1])
-    canvas.axes.set_xlabel(axis)
+    canvas.axes.set_xlabel(axis, parse_math=False)
     return canvas.finish()
 
 

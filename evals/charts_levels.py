@@ -31,7 +31,7 @@ def dose_response(name: str, label: str, rows: Sequence[Row], look: Mapping[str,
         for row in rows:
             if row.model == model:
                 _point(canvas, row, arms.index(row.arm) + shift, look[row.arm])
-    canvas.axes.set_xticks(range(len(arms)), labels)
+    canvas.axes.set_xticks(range(len(arms)), labels, parse_math=False)
     if turned:
         canvas.axes.tick_params(axis="x", rotation=45)
         for tick in canvas.axes.get_xticklabels():
@@ -58,14 +58,14 @@ def curves(name: str, label: str, rows: Sequence[Row], look: Mapping[str, Look])
     named = [shortened(arm) for arm in arms] if len(arms) <= _MOST_NAMED else []
     right = 0.15 + INCHES_A_LETTER * max(map(len, named), default=0)
     canvas = Canvas(name, label, height=2.5, right=right)
-    ends = {}
+    ends = []
     for model in ("twin", "run"):
         for arm in arms:
             points = [row for row in rows if (row.arm, row.model) == (arm, model)]
             points.sort(key=lambda row: row.step or 0)
             _line(canvas, points, look[arm])
             if points and model == "run":
-                ends[shortened(arm)] = points[-1].estimate or 0.0
+                ends.append((points[-1].estimate or 0.0, shortened(arm)))
     canvas.axes.set_xlabel("optimizer step")
     canvas.axes.set_xlim(0, None)
     if named:
@@ -89,13 +89,11 @@ def _line(canvas: Canvas, points: Sequence[Row], look: Look) -> None:
         canvas.axes.fill_between(at, low, high, color=look.colour, alpha=0.13, lw=0)
 
 
-def _name_ends(canvas: Canvas, ends: Mapping[str, float]) -> None:
+def _name_ends(canvas: Canvas, ends: Sequence[tuple[float, str]]) -> None:
     """Writes the arms' names behind their lines, moved apart where lines end close together."""
     bottom, top = canvas.axes.get_ylim()
-    heights = {name: (value - bottom) / (top - bottom) for name, value in ends.items()}
-    for name, height in zip(
-        sorted(heights, key=lambda n: heights[n]), spread(list(heights.values())), strict=True
-    ):
+    heights = spread([(value - bottom) / (top - bottom) for value, _ in ends])
+    for (_, name), height in zip(sorted(ends), heights, strict=True):
         canvas.axes.text(
             1.01,
             height,
@@ -104,6 +102,7 @@ def _name_ends(canvas: Canvas, ends: Mapping[str, float]) -> None:
             va="center",
             color=INK,
             fontsize=9,
+            parse_math=False,
         )
 
 
