@@ -12,7 +12,7 @@ _DRAWN = {
     "run − twin": (SERIES[3], (0, (5, 1.5)), 1.8),
     "twin": (INK, (0, (1, 1.5)), 1.4),
 }
-"""model -> colour, dash, width"""
+"""name of a curve -> colour, dash, width; "mean of 3 twins" looks like a twin"""
 
 
 def roc(name: str, label: str, curves: Mapping[str, Curve]) -> str:
@@ -40,7 +40,7 @@ def roc_low(name: str, label: str, curves: Mapping[str, Curve], least: float) ->
 def _canvas(name: str, label: str, curves: Mapping[str, Curve]) -> Canvas:
     canvas = Canvas(name, label, height=2.6, left=0.45)
     for model, curve in curves.items():
-        colour, dash, width = _DRAWN[model]
+        colour, dash, width = _DRAWN.get(model, _DRAWN["twin"])
         canvas.axes.plot(
             curve.false_rate, curve.true_rate, color=colour, ls=dash, lw=width, label=model
         )

@@ -1,12 +1,13 @@
 """The scores of an experiment's items at the last checkpoint, as the report's pictures need them.
 
-They are read from samples/ of a results folder. A report without samples still works: pictures of
+They are read from those samples of a results folder that results.json names; an eval that was
+interrupted may have left others beside them. A report without samples still works: pictures of
 items are left out, and the report says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class ItemScores:
         is_holdout: bool (n,), items that are never placed.
         run: metric -> float64 (n,), NaN where an item has none.
         twin: the same, the mean of the twins of that step; None without a twin.
+        n_twins: how many that are.
     """
 
     arms: Strings
@@ -44,6 +46,7 @@ class ItemScores:
     is_holdout: npt.NDArray[np.bool_]
     run: Mapping[str, FloatArray]
     twin: Mapping[str, FloatArray] | None
+    n_twins: int
 
     def against_holdout(self, values: FloatArray, arm: str) -> TwoArms:
         """Returns the arm's values and the holdout's, as the tests see them."""
@@ -59,10 +62,13 @@ class ItemScores:
 class SampleFiles:
     """The samples of a results folder, by model and step; each file is read at most once."""
 
-    def __init__(self, out: Path, step: int | None) -> None:
+    def __init__(self, out: Path, step: int | None, names: Sequence[str]) -> None:
+        """Reads the files of a step that are among `names`."""
         named = "unknown" if step is None else f"{step:08d}"
         self._tables = {
-            model: list(_tables(sorted((out / "samples").glob(f"{model}-{named}-*.parquet"))))
+            model: list(
+                _tables(out / "samples" / n for n in names if n.startswith(f"{model}-{named}-"))
+            )
             for model in ("run", "twin")
         }
 
@@ -87,10 +93,11 @@ class SampleFiles:
             is_holdout=np.asarray(run["copies"].to_numpy() == 0, dtype=np.bool_),
             run=_values(run),
             twin=_mean([_values(table) for table in twins]),
+            n_twins=len(twins),
         )
 
 
-def _tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
+def _tables(paths: Iterable[Path]) -> Iterator[pa.Table]:
     for path in paths:
         try:
             table = pq.read_table(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,15 @@ from mixctl.evals import charts_bands, charts_roc
 from mixctl.evals.charts import plain
 from mixctl.evals.item_scores import ItemScores
 from mixctl.evals.metric_words import described
-from mixctl.evals.picture import Cell, Drawn, Picture, models_of, with_interval
+from mixctl.evals.picture import (
+    Cell,
+    Drawn,
+    Picture,
+    Point,
+    models_of,
+    twins_in_words,
+    with_interval,
+)
 from mixctl.evals.report_rows import Placed
 from mixctl.evals.stats import roc
 from mixctl.evals.stats.arms import FloatArray
@@ -27,9 +36,11 @@ _LONGEST_AXIS = 40
 def roc_curves(drawn: Drawn) -> list[Picture]:
     """Returns the ROC curves of the primary metric, top arm against holdout, if it has AUC rows.
 
-    A curve is drawn only when the area below it is the AUC of its row.
+    A curve is drawn only when the area below it is the AUC of its row. The mean of several twins
+    has no row: its curve is drawn where the one of run - twin, which is made of it, is drawn.
     """
-    aucs, scores = _membership(drawn, "auc"), drawn.scores
+    aucs: dict[str, Placed | Point] = {**_membership(drawn, "auc")}
+    scores = drawn.scores
     if scores is None or drawn.primary.metric not in scores.run:
         return []
     curves = {
@@ -37,6 +48,12 @@ def roc_curves(drawn: Drawn) -> list[Picture]:
         for model, values in _values(scores, drawn.primary.metric).items()
         if (curve := _curve(scores, values, drawn.primary.arm, aucs.get(model))) is not None
     }
+    if scores.n_twins > 1 and scores.twin is not None and DIFFERENCE in curves:
+        values = scores.twin[drawn.primary.metric]
+        curve = roc.curve(scores.against_holdout(values, drawn.primary.arm))
+        name = twins_in_words([scores.n_twins])
+        bare = replace(aucs["run"].row, estimate=curve.area, ci_low=None, ci_high=None, note=None)
+        curves[name], aucs[name] = curve, Point(bare, None)
     return _roc_pictures(drawn, curves, aucs) if "run" in curves else []
 
 
@@ -55,12 +72,12 @@ def _values(scores: ItemScores, metric: str) -> dict[str, FloatArray]:
     values = {"run": scores.run[metric]}
     if scores.twin is not None and metric in scores.twin:
         values[DIFFERENCE] = scores.run[metric] - scores.twin[metric]
-        values["twin"] = scores.twin[metric]
+        values[twins_in_words([scores.n_twins])] = scores.twin[metric]
     return values
 
 
 def _curve(
-    scores: ItemScores, values: FloatArray, arm: str, auc: Placed | None
+    scores: ItemScores, values: FloatArray, arm: str, auc: Placed | Point | None
 ) -> roc.Curve | None:
     sample = scores.against_holdout(values, arm)
     if auc is None or auc.row.estimate is None or not sample.n_treated:
@@ -70,7 +87,7 @@ def _curve(
 
 
 def _roc_pictures(
-    drawn: Drawn, curves: Mapping[str, roc.Curve], aucs: Mapping[str, Placed]
+    drawn: Drawn, curves: Mapping[str, roc.Curve], aucs: Mapping[str, Placed | Point]
 ) -> list[Picture]:
     row = aucs["run"].row
     n_holdout = row.n_holdout or 1
@@ -79,6 +96,8 @@ def _roc_pictures(
     areas = ", ".join(f"{model} {plain(aucs[model].row.estimate)}" for model in curves)
     label = f"{heading}; areas below the curves: {areas}"
     caption = f"{row.n} items against {n_holdout}; the grey line is chance."
+    if means := [model for model in curves if model.startswith("mean of")]:
+        caption += f" The curve '{means[0]}' is of the items' mean scores."
     few = n_holdout < FEW_FOR_LOGARITHMS
     if few:
         caption += f" Rates below {plain(least)}, one holdout item, cannot be told."
@@ -121,7 +140,7 @@ def histograms(drawn: Drawn, metrics: Sequence[str]) -> Picture | None:
     name = f"{drawn.name}-scores"
     axis = words.axis if len(words.axis) <= _LONGEST_AXIS else words.unit
     svg = charts_bands.bands(name, label, rows, edges, axis, one_scale=False)
-    dotted = "" if twin is None else "; dotted: twin"
+    dotted = "" if twin is None else f"; dotted: {twins_in_words([scores.n_twins])}"
     caption = f"A band an arm: how its items are spread in the run{dotted}. Each to its own scale."
     head, numbers = _item_numbers(drawn, metric, run, arms)
     return Picture(f"{words.words} of single items", caption, svg, head, numbers)
@@ -156,4 +175,6 @@ def _item_numbers(
         ]
         for arm in arms
     ]
-    return ["arm", "items", *(f"mean, {model}" for model in models)], lines
+    twin = twins_in_words([p.n_twins for (_, model), p in levels.items() if model == "twin"])
+    heads = [twin if twin != model == "twin" else f"mean, {model}" for model in models]
+    return ["arm", "items", *heads], lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mixctl.evals import charts_levels
 from mixctl.evals.formatting import MISSING, dose, number
 from mixctl.evals.metric_words import described
-from mixctl.evals.picture import Cell, Drawn, Picture, models_of, with_interval
+from mixctl.evals.picture import Cell, Drawn, Picture, models_of, twins_in_words, with_interval
 
 
 def dose_response(drawn: Drawn, metric: str) -> Picture | None:
@@ -27,9 +27,11 @@ def dose_response(drawn: Drawn, metric: str) -> Picture | None:
         for arm in drawn.arms
         if any((arm, model) in levels for model in models)
     ]
-    hollow = "; hollow: twin" if "twin" in models else ""
+    twin = twins_in_words([p.n_twins for p in levels.values() if p.row.model == "twin"])
+    hollow = f"; hollow: {twin}" if "twin" in models else ""
     caption = f"Mean of each arm with its 95% interval. Filled: run{hollow}."
-    return Picture(heading, caption, svg, ["arm", "copies seen", *models], numbers)
+    head = ["arm", "copies seen", *(twin if model == "twin" else model for model in models)]
+    return Picture(heading, caption, svg, head, numbers)
 
 
 def _seen(drawn: Drawn, arm: str) -> Cell:
@@ -51,10 +53,11 @@ def trajectories(drawn: Drawn, metric: str) -> Picture | None:
         drawn.look,
     )
     points = {(p.row.model, p.row.arm, p.row.step): p for p in found}
+    twin = twins_in_words([p.n_twins for p in found if p.row.model == "twin"])
     numbers = []
     for model, arm in dict.fromkeys((p.row.model, p.row.arm) for p in found):
         line = [points.get((model, arm, step)) for step in steps]
         cells = [Cell(number(p.row.estimate), p.place) if p else Cell(MISSING) for p in line]
-        numbers.append([Cell(f"{arm}, {model}"), *cells])
-    caption = "A line an arm, with 95% bands; dotted: the same items in the twin."
+        numbers.append([Cell(f"{arm}, {twin if model == 'twin' else model}"), *cells])
+    caption = f"A line an arm, with 95% bands; dotted: the same items, {twin}."
     return Picture(heading, caption, svg, ["arm", *(f"step {s}" for s in steps)], numbers)

@@ -12,6 +12,7 @@ text of the template is in templates/; jinja2 escapes every value, so a name wit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Section:
         anchor: its id on the page.
         finding: what is said first.
         about: what results.json says of it.
-        control: the twin's own arm - holdout at the same step: the negative control; or None.
+        controls: each twin's own arm - holdout at the same step: the negative controls.
         legend: arm, swatch.
         pictures: in the order they are shown.
         rows: those of results.parquet that are shown.
@@ -58,7 +59,7 @@ class Section:
     anchor: str
     finding: findings.Finding
     about: dict[str, Any]
-    control: Placed | None
+    controls: list[Placed]
     legend: list[tuple[str, str]]
     pictures: list[Picture]
     rows: Listing
@@ -80,7 +81,8 @@ def render(found: Results, out: Path) -> str:
     said = findings.findings(found)
     scored = [finding for finding in said if finding.row is not None]
     steps = {finding.row.step for finding in scored if finding.row is not None}
-    samples = item_scores.SampleFiles(out, next(iter(steps), None))
+    names = found.summary.get("samples", [])
+    samples = item_scores.SampleFiles(out, next(iter(steps), None), names)
     sections = [_section(found, finding, samples, f"e{n}") for n, finding in enumerate(scored)]
     whole = report_rows.whole_model(found)
     telling = report_rows.telling(whole)
@@ -96,6 +98,7 @@ def render(found: Results, out: Path) -> str:
         sections=sections,
         anchors={section.finding.experiment: section.anchor for section in sections},
         whole=telling,
+        replicated=_replicated(found),
         listings=listings,
         notes=[*found.notes, *([] if samples.any else [item_scores.MISSING])],
         tests=[*glossary.TESTS, glossary.OTHER, glossary.NO_TEST],
@@ -153,26 +156,31 @@ def _section(
         checkpoints=steps,
     )
     made = pictures(drawn)
-    control = _same_in_twin(rows, primary)
+    controls = _same_in_twins(rows, primary)
     quoted = {place for picture in made for place in picture.places} | {finding.place or 0}
-    if control is not None:
-        quoted.add(control.place)
+    quoted |= {control.place for control in controls}
     return Section(
         anchor=anchor,
         finding=finding,
         about=about,
-        control=control,
+        controls=controls,
         legend=[(arm, charts.swatch(look[arm])) for arm in about["arms"]],
         pictures=made,
         rows=report_rows.listing(anchor, finding.experiment, rows, primary.step, quoted),
     )
 
 
-def _same_in_twin(rows: Sequence[Placed], primary: Row) -> Placed | None:
-    """Returns the negative control: the twin's own arm - holdout at the same step."""
+def _same_in_twins(rows: Sequence[Placed], primary: Row) -> list[Placed]:
+    """Returns the negative controls: each twin's own arm - holdout at the same step."""
     wanted = (primary.arm, None, primary.metric, "twin", primary.step, "holdout")
-    for placed in rows:
-        row = placed.row
-        if (row.arm, row.stratum, row.metric, row.model, row.step, row.contrast) == wanted:
-            return placed
-    return None
+
+    def names(row: Row) -> tuple[object, ...]:
+        return (row.arm, row.stratum, row.metric, row.model, row.step, row.contrast)
+
+    return [placed for placed in rows if names(placed.row) == wanted]
+
+
+def _replicated(found: Results) -> dict[int | None, int]:
+    """Returns step -> how many baselines share it, for those that several do."""
+    counts = Counter(baseline["step"] for baseline in found.summary["baselines"])
+    return {step: n for step, n in counts.items() if n > 1}

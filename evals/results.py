@@ -98,13 +98,17 @@ def _described(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def write_results(out: Path, found: Results, kept: Sequence[Path]) -> None:
-    """Writes results.parquet and results.json, and removes samples of other checkpoints."""
+    """Writes results.parquet and results.json, and removes samples that are not `kept`.
+
+    results.json names those that are: the rows were made of just these.
+    """
     with replacing(out / TABLE_NAME) as partial:
         pq.write_table(to_table(found.rows), partial, compression="zstd")
     for path in (out / "samples").glob("*.parquet"):
         if path not in kept:
             path.unlink()
-    text = json.dumps(as_json(found, with_rows=False), sort_keys=True, indent=1, ensure_ascii=False)
+    plain = {**as_json(found, with_rows=False), "samples": sorted(path.name for path in kept)}
+    text = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False)
     write_text(out / SUMMARY_NAME, text + "\n")
 
 

@@ -166,11 +166,13 @@ def made_results(out: Path, more: Sequence[Row] = (), samples: bool = True) -> P
     out.mkdir(parents=True)
     errors = {"broken": f"it fell over {NASTY}"}
     notes = ["out/step-00000300: a note on a checkpoint"]
-    write_results(out, Results(rows, errors, notes, _summary(rows)), kept=[])
+    kept = []
     if samples:
         (out / "samples").mkdir()
         for model, table in (("run", run), ("twin", twin)):
-            pq.write_table(table, out / "samples" / f"{model}-00000300-abc.parquet")
+            kept.append(out / "samples" / f"{model}-00000300-abc.parquet")
+            pq.write_table(table, kept[-1])
+    write_results(out, Results(rows, errors, notes, _summary(rows)), kept)
     return out
 
 
