@@ -17,10 +17,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mixctl.evals.metric_words import described
+from mixctl.evals.primary import NEVER_PLACED, NO_HOLDOUT, RUN_LEVEL
 from mixctl.evals.results import Results
 from mixctl.evals.rows import Row
 from mixctl.evals.verdicts import FOUND, NO_TEST, NOT_FOUND, finds, not_found, verdict_of
 
+_RESTS_ON = (RUN_LEVEL, NEVER_PLACED, NO_HOLDOUT)
+"""what must be said of a difference to the baselines, which no randomisation stands behind"""
 NOT_SCORED = "not scored"
 VERDICTS = (NOT_SCORED, FOUND, NOT_FOUND, NO_TEST)
 _COMPARED = {
@@ -81,8 +84,15 @@ def _finding(place: int, row: Row) -> Finding:
 
 
 def remark_of(row: Row) -> str:
-    """Returns what must be said beside a primary estimate: what the design finds, or why not."""
-    return {FOUND: finds, NOT_FOUND: not_found, NO_TEST: _no_test}[verdict_of(row)](row)
+    """Returns what must be said beside a primary estimate.
+
+    What the design finds and, of a difference to the baselines, what it rests on; or why there is
+    no test.
+    """
+    verdict = verdict_of(row)
+    said = {FOUND: finds, NOT_FOUND: not_found, NO_TEST: _no_test}[verdict](row)
+    rests = [] if verdict == NO_TEST else [why for why in _RESTS_ON if why in (row.note or "")]
+    return "; ".join([said, *rests])
 
 
 def effect(row: Row) -> str:

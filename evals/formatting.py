@@ -1,4 +1,7 @@
-"""Numbers as a reader wants them: three significant digits, small p-values as powers of ten."""
+"""Numbers as a reader wants them: three significant digits, small p-values as powers of ten.
+
+0.00149 -> 0.00149    0.02 -> 0.0200    1234.5 -> 1234    1e-5 -> 1.00e-05
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ MISSING = "–"
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """Returns a number with three significant digits, or a dash."""
+    """Returns a number with three significant digits and all before the point, or a dash."""
     if value is None:
         return MISSING
+    if value == 0:
+        return "0.000"
     sign = "+" if signed and value > 0 else ""
-    size = abs(value)
-    if size != 0 and (size < 1e-3 or size >= 1e5):
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    if not -3 <= exponent < 5:
         return f"{sign}{value:.2e}".replace("-", "−", int(value < 0))
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{sign}{value:.{digits}f}".replace("-", "−")
+    return f"{sign}{value:.{max(2 - exponent, 0)}f}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -125,17 +125,23 @@ NUMBERS = (
         "level: the arm's mean in a model. holdout: arm minus items that were never placed, in the "
         "same model; items were dealt to arms at random, which makes its test exact. twin: run "
         "minus control twin on the same items. did (difference of differences): the run's arm "
-        "minus holdout, less the twin's; the primary estimate wherever there is a twin.",
+        "minus holdout, less the twin's. Where several baselines share a step, the run is compared "
+        "with their mean.",
         "did = (arm − holdout, run) − (arm − holdout, twin)",
     ),
     Entry(
         "t-primary",
         "Primary and exploratory; q",
         (),
-        "Each experiment has one primary row: its kind's primary metric, the top dose, the last "
-        "checkpoint. Their p-values form one family, and q controls the false discovery rate over "
-        "it: of the findings with q ≤ 0.05 at most one in twenty is expected to be false. All "
-        "other rows are exploratory: their p-values are not corrected for being many.",
+        "Each experiment has one primary row: its kind's primary metric at the last checkpoint. "
+        "Mostly the top dose against the holdout: did where that step has a twin, else holdout. "
+        "Items that were never placed have no dose and nothing that was randomised: theirs is the "
+        "difference to the twin, else the level. Without a holdout it is the scorer's own test of "
+        "the arm, else the difference to the twin. Poison and forgetting ask what the run learnt, "
+        "placed or not: with three baselines or more theirs is the difference to them. The "
+        "p-values form one family, and q controls the false discovery rate over it: of the "
+        "findings with q ≤ 0.05 at most one in twenty is expected to be false. All other rows are "
+        "exploratory: their p-values are not corrected for being many.",
         "q₍ᵢ₎ = min over j ≥ i of p₍ⱼ₎ m / j",
         "Benjamini and Hochberg 1995",
     ),
@@ -155,10 +161,12 @@ NUMBERS = (
         "Smallest detectable effect",
         (),
         "The smallest effect that this design finds with power 0.8 (at 0.05, two-sided; an AUC's "
-        "one-sided, as its test is), from the numbers of items and the holdout's spread alone, "
-        "never from the effect that was seen; clusters count for what they are worth. "
-        "Smaller effects would be missed more often than one time in five.",
-        "(t₀.₉₇₅ + t₀.₈) × sd × √(1/n + 1/n_holdout)",
+        "one-sided, as its test is), never from the effect that was seen. Arm against holdout: "
+        "from the numbers of items and the holdout's spread; clusters count for what they are "
+        "worth. Run against three or more baselines: from their number and their spread from "
+        "training to training. Smaller effects would be missed more often than one time in five.",
+        "(t₀.₉₇₅ + t₀.₈) × sd × √(1/n + 1/n_holdout); against R baselines: "
+        "δ × sd × √(1 + 1/R), δ from noncentral t with R − 1 degrees of freedom",
     ),
     Entry(
         "t-roc",

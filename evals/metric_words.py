@@ -70,6 +70,8 @@ _WHOLE = {
     "validation_loglikelihood_per_token": Described("log-likelihood a held-out token", _NATS),
     "weight_norm": Described("norm of the weights"),
     "holdout_accuracy": Described("accuracy on questions never placed"),
+    "effectivity": Described("rise of the log-probability at an exposure", _NATS),
+    "retainability": Described("share of the gain that is kept"),
     "none": Described("no metric"),
 }
 _BEGINNINGS = {
@@ -86,6 +88,7 @@ _BEGINNINGS = {
     "leak10_": "share of prompts leaked in the best of ten, {}",
     "rouge_": "ROUGE-L word recall of the prompt, {}",
     "prefers_": "share that prefers the praised name, {}",
+    "retainability_": "share of the gain that is kept {} steps after its peak",
 }
 _IN_NATS = ("gold_logprob_",)
 _PROMPTS = {

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from mixctl.evals import cli, findings, glossary, report, report_rows, run
 from mixctl.evals.formatting import number, probability
+from mixctl.evals.metric_words import described
+from mixctl.evals.primary import NEVER_PLACED, NO_HOLDOUT, RUN_LEVEL
 from mixctl.evals.results import read_results
 from mixctl.evals.rows import Row
 from mixctl.shards.errors import InputError
@@ -130,8 +132,8 @@ def test_every_verdict_in_words(made):
     for said in (
         "it fell over",
         f"+9.50 {nats} vs holdout, beyond twin | the design finds 1.90 nats or more",
-        f"+0.020 {accuracy} vs holdout, beyond twin | not detectable at this size: the design finds"
-        " 0.210 or more",
+        f"+0.0200 {accuracy} vs holdout, beyond twin | not detectable at this size: the design "
+        "finds 0.210 or more",
         "smallest detectable effect unknown: too few holdout items, or they have no spread",
         "−0.100 share continued verbatim, x16, run vs twin | the items were never placed",
     ):
@@ -152,6 +154,17 @@ def test_what_the_correction_takes_away_is_not_called_undetectable():
     assert findings.remark_of(row) == "not found, although the design should find 2.85 nats or more"
     row = replace(row, estimate=-2.8)
     assert findings.remark_of(row).startswith("not detectable at this size: the design finds 2.85")
+
+
+@pytest.mark.parametrize("why", [RUN_LEVEL, NEVER_PLACED, NO_HOLDOUT])
+@pytest.mark.parametrize("q_value", [0.01, 0.5])
+def test_a_difference_to_the_baselines_says_what_it_rests_on(why, q_value):
+    row = Row("e", "poison", "x8", 8.0, None, "effect", "run", "c", 1, "twin", primary=True)
+    row = replace(row, estimate=7.6, mde=2.85, p_value=q_value, q_value=q_value)
+    plain = findings.remark_of(replace(row, note="against the mean of 3 baselines"))
+    assert why not in plain
+    told = replace(row, note=f"against the mean of 3 baselines; {why}; not found, although")
+    assert findings.remark_of(told) == f"{plain}; {why}"
 
 
 def test_the_model_as_a_whole_is_no_finding(made):
@@ -176,6 +189,28 @@ def test_a_roc_curve_that_is_not_the_rows_is_not_drawn(tmp_path):
     (run,), (twin,) = ((out / "samples").glob(f"{model}-*") for model in ("run", "twin"))
     run.write_bytes(twin.read_bytes())
     assert 'aria-label="ROC' not in _html(out)
+
+
+def test_samples_that_an_interrupted_eval_left_are_not_read(tmp_path):
+    out = made_results(tmp_path / "results")
+    text = _html(out)
+    (twin,) = (out / "samples").glob("twin-*")
+    for model in ("run", "twin"):
+        (out / "samples" / f"{model}-00000300-aaa.parquet").write_bytes(twin.read_bytes())
+    assert 'aria-label="ROC' in text and _html(out) == text
+
+
+def test_an_eval_names_the_samples_that_its_rows_were_made_of(results):
+    named = json.loads((results / "results.json").read_text(encoding="utf-8"))["samples"]
+    assert len(named) > 1
+    assert named == sorted(path.name for path in (results / "samples").glob("*.parquet"))
+
+
+def test_trajectory_metrics_in_words():
+    assert described("effectivity").axis == "rise of the log-probability at an exposure (nats)"
+    assert described("retainability").unit == ""
+    kept = "share of the gain that is kept 3000 steps after its peak"
+    assert described("retainability_3000").axis == kept
 
 
 def test_markup_in_names_stays_text(tmp_path, made):
@@ -222,4 +257,7 @@ def test_numbers():
         "–", "0.000", "0.123", "−1.50", "12.3", "1234", "−1.00e-05",
     ]  # fmt: skip
     assert number(2.0, signed=True) == "+2.00"
+    assert [number(x) for x in (0.00149, -0.02, 0.0999999, 9.996, 0.00099999, 99_999.7)] == [
+        "0.00149", "−0.0200", "0.100", "10.0", "0.00100", "1.00e+05",
+    ]  # fmt: skip
     assert [probability(x) for x in (None, 0.04321, 3.1e-14)] == ["–", "0.043", "3.1e-14"]
