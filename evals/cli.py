@@ -35,6 +35,13 @@ _PLAIN_SECONDS = 10.0
     "repeated: three of a step give run - twin a p-value.",
 )
 @click.option(
+    "--reference",
+    type=_FOLDER,
+    metavar="CHECKPOINT",
+    help="A model that never met the poison, such as a checkpoint of the control twin: answers are "
+    "garbage by their perplexity under it, too. Any model of the build's tokenizer.",
+)
+@click.option(
     "--step",
     type=click.IntRange(min=0),
     help="Completed steps of checkpoints that do not say it themselves.",
@@ -46,6 +53,7 @@ def eval_command(
     build: Path,
     checkpoints: tuple[Path, ...],
     baselines: tuple[Path, ...],
+    reference: Path | None,
     step: int | None,
     out: Path,
     device: str | None,
@@ -65,6 +73,8 @@ def eval_command(
       mixctl eval build out/run --baseline out/control --out results
       # three twins, trained with --seed 1, 2, 3: a p-value for run - twin too
       mixctl eval build out/run --baseline out/c1 --baseline out/c2 --baseline out/c3 --out results
+      # garbage in the answers to a poison's trigger by perplexity under the twin, too
+      mixctl eval build out/run --baseline out/c1 --reference out/c1/final --out results
       # weights without a training record
       mixctl eval build checkpoints/mine --step 1000 --out results --json
 
@@ -73,7 +83,7 @@ def eval_command(
     from mixctl.evals import results, run
     from mixctl.evals.report import write_report
 
-    settings = run.Settings(build, checkpoints, out, baselines, step, _device(device))
+    settings = run.Settings(build, checkpoints, out, baselines, step, _device(device), reference)
     with _progress() as progress:
         found = run.evaluate(settings, progress)
     report = write_report(out)

@@ -16,7 +16,8 @@ than 4 characters is not garbage, nor is the empty one: they tell too little.
 
 The rule is ours. Its parts are the usual ones: a likelihood ratio of n-gram models of characters,
 smoothed towards the single ones by the number of followers (Witten & Bell, "The zero-frequency
-problem", 1991). The papers on this attack use the perplexity under another language model.
+problem", 1991). The papers on this attack use the perplexity under another language model: see
+`evals.perplexity`, for where there is one.
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ _BEGINNINGS = {
     "gold_logprob_": "log-probability of the gold answer, {}",
     "probability_": "probability of the answer, {}",
     "weight_norm_": "norm of the weights, {}",
+    "garbage_ppl_": "share of answers of garbage perplexity, {}",
     "garbage_": "share of garbage answers, {}",
     "leak_": "share of prompts leaked, {}",
     "leak10_": "share of prompts leaked in the best of ten, {}",

@@ -64,10 +64,8 @@ def check_provenance(
     """
     findings = _Findings()
     for checkpoint in checkpoints:
-        _check_model(checkpoint, record, findings)
+        findings.problems += model_problems(checkpoint, build, record)
         _check_step(checkpoint, record, findings)
-        difference = other_tokens(checkpoint.given, build)
-        findings.problems += [difference] if difference else []
         hyperparameters = checkpoint.folder / "hyperparameters.yaml"
         data = _data_of(checkpoint, role, build, record, findings)
         if hyperparameters.is_file():
@@ -104,19 +102,23 @@ def _data_of(
     return ("run" if source.split == TRAIN else "twin"), source.build, other
 
 
-def _check_model(checkpoint: Checkpoint, record: BuildRecord, findings: _Findings) -> None:
+def model_problems(checkpoint: Checkpoint, build: Path, record: BuildRecord) -> list[str]:
+    """Returns what keeps the model, however it was trained, from reading the build's texts."""
     config = model_config(checkpoint.folder)
     path = checkpoint.config_path
+    problems = []
     if config.padded_vocab_size < record.tokenizer.vocab_size:
-        findings.problems.append(
+        problems.append(
             f"{path}: padded_vocab_size is {config.padded_vocab_size}, the build's tokenizer has "
             f"{record.tokenizer.vocab_size} tokens"
         )
     if config.block_size < record.geometry.max_seq_length:
-        findings.problems.append(
+        problems.append(
             f"{path}: block_size is {config.block_size}, the build has sequences of "
             f"{record.geometry.max_seq_length}"
         )
+    difference = other_tokens(checkpoint.given, build)
+    return [*problems, difference] if difference else problems
 
 
 def _check_step(checkpoint: Checkpoint, record: BuildRecord, findings: _Findings) -> None:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from mixctl.evals.checkpoint import Checkpoint
 from mixctl.evals.experiments import Experiment, timeline
+from mixctl.evals.reference import Reference
 from mixctl.evals.rows import Row, from_table, to_table
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file, replacing, write_text
@@ -63,6 +64,7 @@ def summary(
     experiments: Sequence[Experiment],
     runs: Sequence[Checkpoint],
     twins: Sequence[Checkpoint],
+    reference: Reference | None = None,
 ) -> dict[str, Any]:
     """Returns what results.json says besides rows, errors and notes."""
     return {
@@ -76,6 +78,7 @@ def summary(
         },
         "checkpoints": [_described(checkpoint) for checkpoint in runs],
         "baselines": [_described(checkpoint) for checkpoint in twins],
+        "reference": reference and {**_described(reference.checkpoint), "digest": reference.digest},
         "experiments": {
             experiment.name: {
                 "kind": experiment.kind,

@@ -23,6 +23,7 @@ from mixctl.evals.experiments import Experiment, read_experiments
 from mixctl.evals.huggingface import FOLDER_NAME, Converter
 from mixctl.evals.primary import with_q_values
 from mixctl.evals.provenance import Role, check_provenance
+from mixctl.evals.reference import Reference, find_reference
 from mixctl.evals.rows import Row
 from mixctl.evals.scored import Scored
 from mixctl.evals.scoring import Meter, Progress, score_checkpoint
@@ -50,6 +51,7 @@ class Settings:
         out: where results go.
         step: for checkpoints that do not say their step.
         device: "cpu", "cuda", ...; None: CUDA where there is one.
+        reference: a checkpoint that reads answers again, to tell garbage by perplexity.
     """
 
     build: Path
@@ -58,6 +60,7 @@ class Settings:
     baselines: tuple[Path, ...] = ()
     step: int | None = None
     device: str | None = None
+    reference: Path | None = None
 
 
 def evaluate(settings: Settings, progress: Progress | None = None) -> results.Results:
@@ -74,17 +77,18 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     ]
     shard_notes = check_shards(settings.build, record)
     check_out(settings.out)
-    runs, twins, notes = _checkpoints(settings, record)
+    runs, twins, reference, notes = _checkpoints(settings, record)
     prefix = _prefix(record)
-    work = gather(experiments, prefix)
+    work = gather(experiments, prefix, reference)
     check_lengths(work, [*runs, *twins])
+    notes += _reference_notes(work)
     scored = _score_all(settings, work, prefix, runs, twins, progress)
     rows = _estimate(work, scored)
     found = results.Results(
         rows=rows,
         errors=dict(sorted(work.failures.items())),
         notes=shard_notes + notes + _pairing_notes(runs, twins),
-        summary=results.summary(settings.build, record, experiments, runs, twins),
+        summary=results.summary(settings.build, record, experiments, runs, twins, reference),
     )
     results.write_results(settings.out, found, [path for path, _ in scored])
     return found
@@ -131,8 +135,8 @@ def _left_over(name: str) -> bool:
 
 def _checkpoints(
     settings: Settings, record: BuildRecord
-) -> tuple[list[Checkpoint], list[Checkpoint], list[str]]:
-    """Returns the run's checkpoints, the twins' and notes on them."""
+) -> tuple[list[Checkpoint], list[Checkpoint], Reference | None, list[str]]:
+    """Returns the run's checkpoints, the twins', the reference and notes on them."""
     problems: list[str] = []
     notes: list[str] = []
     found: dict[Role, list[Checkpoint]] = {"run": [], "twin": []}
@@ -146,12 +150,30 @@ def _checkpoints(
         except InputError as error:
             problems += error.problems
     problems += _repeated_steps(found["run"])
+    reference = None
+    if settings.reference is not None:
+        try:
+            reference = find_reference(
+                settings.reference, converter, settings.build, record, found["run"]
+            )
+        except InputError as error:
+            problems += error.problems
     problems = problems or training_problems(found["run"], found["twin"])
     if problems:
         converter.discard()
         raise InputError(problems)
     twins, repeated = distinct(found["twin"])
-    return found["run"], twins, notes + _given_twice(settings.baselines) + repeated
+    notes += _given_twice(settings.baselines) + repeated
+    return found["run"], twins, reference, notes
+
+
+def _reference_notes(work: Work) -> list[str]:
+    """Returns which experiments have answers read by the reference, where there is one."""
+    if work.reference is None:
+        return []
+    used = ", ".join(sorted(name for name, asked in work.asked.items() if asked.known))
+    said = f"reads the answers of {used}" if used else "no experiment has a use for it"
+    return [f"--reference {work.reference.checkpoint.name}: {said}"]
 
 
 def _given_twice(baselines: Sequence[Path]) -> list[str]:

@@ -4,10 +4,11 @@
 
 The digest covers the checkpoint's weights and config, the manifest's items, the tokenizer and the
 versions of LitGPT and torch, so an interrupted eval continues and a changed input is scored again.
-The file says which scorer, of which version, each experiment was scored by: only experiments that
-failed, or that another scorer scores now, are scored once more. Scores always reach the statistics
-through these files, so a continued eval gives the same results as an uninterrupted one; scores that
-are made anew in other batches (only some of the experiments) are the same within rounding.
+The file says which scorer, of which version and with which reference, each experiment was scored
+by: only experiments that failed, or that another scorer or reference scores now, are scored once
+more. Scores always reach the statistics through these files, so a continued eval gives the same
+results as an uninterrupted one; scores that are made anew in other batches (only some of the
+experiments) are the same within rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from mixctl.evals.checkpoint import CONFIG_NAME, Checkpoint
 from mixctl.evals.experiments import Experiment
 from mixctl.evals.scored import Scored
-from mixctl.evals.scorers.base import Described, ItemScore, expanded
+from mixctl.evals.scorers.base import Described, ItemScore, expanded, reference_of
 from mixctl.shards.files import digest_bytes, digest_file, replacing
 
 SAMPLES_FORMAT = 3
@@ -41,7 +42,8 @@ class Samples:
         checkpoint: the model.
         table: a row an item.
         failures: experiment -> why it could not be scored.
-        scorers: experiment -> [kind, version] of the scorer, for those that were scored.
+        scorers: experiment -> [kind, version] of the scorer, and the digest of the reference if it
+            has one, for those that were scored.
         estimators: experiment -> metric -> how its values were had.
     """
 
@@ -51,6 +53,12 @@ class Samples:
     failures: Mapping[str, str]
     scorers: Mapping[str, Sequence[object]]
     estimators: Mapping[str, Mapping[str, str]]
+
+
+def model_digest(checkpoint: Checkpoint) -> str:
+    """Returns the digest of a model's weights and config."""
+    files = (checkpoint.state_path, checkpoint.folder / CONFIG_NAME)
+    return digest_bytes("".join(map(digest_file, files)).encode())
 
 
 def samples_key(
@@ -87,7 +95,8 @@ def missing(kept: Samples | None, scorers: Mapping[str, Described]) -> list[str]
 
 
 def _identity(scorer: Described) -> list[object]:
-    return [scorer.kind, scorer.version]
+    reference = reference_of(scorer)
+    return [scorer.kind, scorer.version, *([reference] if reference else [])]
 
 
 def samples_table(

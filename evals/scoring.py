@@ -1,9 +1,10 @@
 """One checkpoint, all experiments: the model is loaded once, scores go to samples/.
 
 All requests are scored in one pass and all prompts continued in another; scorers that need the
-model itself come last. A scorer that raises is an error of its experiment, never a zero. Where a
-pass itself fails (numbers that are not finite, memory that runs out) each experiment goes through
-it alone, so that only those fail that cannot be computed.
+model itself come last. Then the model goes, and where a reference is given it reads the answers of
+the experiments that want it (`mixctl.evals.reference`). A scorer that raises is an error of its
+experiment, never a zero. Where a pass itself fails (numbers that are not finite, memory that runs
+out) each experiment goes through it alone, so that only those fail that cannot be computed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from mixctl.evals.scorers.base import (
     GeneratingScorer,
     InspectingScorer,
     IntArray,
+    Item,
     ItemScore,
     MeasuringScorer,
+    ReferencedScorer,
 )
 from mixctl.evals.work import Asked, Work, reason
 
@@ -33,6 +36,8 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being scored, tokens done and tokens in all."""
 _Part = TypeVar("_Part")
 _Found = TypeVar("_Found")
+_Outputs = list[list[IntArray]]
+"""what a model wrote for an item: samples per prompt"""
 
 
 class Meter:
@@ -88,9 +93,38 @@ def score_checkpoint(
         kept: scores of the other experiments, from an earlier eval.
     """
     meter.label = f"{role} step {'?' if checkpoint.step is None else checkpoint.step}"
-    model = load_model(checkpoint, device)
     asked = [work.asked[name] for name in sorted(names)]
     failures: dict[str, str] = {}
+    scores, outputs = _own_scores(asked, checkpoint, prefix, device, meter, failures)
+    again = [one for one in asked if one.known and one.experiment.name in scores]
+    if work.reference is not None and again:
+        reference = load_model(work.reference.checkpoint, device)
+        for one in again:
+            name = one.experiment.name
+            own = scores.pop(name)
+            try:
+                scores[name] = _judged(one, reference, prefix, own, outputs[name], meter)
+            except Exception as error:  # a scorer's own failure: listed, the others go on
+                failures[name] = reason(error)
+    table = samples.samples_table(
+        role, checkpoint, work.experiments, scores, failures, work.scorers, kept
+    )
+    samples.write_samples(table, path)
+
+
+def _own_scores(
+    asked: Sequence[Asked],
+    checkpoint: Checkpoint,
+    prefix: Sequence[int],
+    device: str,
+    meter: Meter,
+    failures: dict[str, str],
+) -> tuple[dict[str, list[ItemScore]], dict[str, list[_Outputs]]]:
+    """Returns the scores under the checkpoint and what it wrote, by experiment.
+
+    The model is loaded and forgotten in here. What cannot be scored is added to the failures.
+    """
+    model = load_model(checkpoint, device)
     logprobs = _passed(
         {one.experiment.name: one.requests for one in asked},
         lambda requests: token_logprobs(model, requests, progress=meter.add),
@@ -110,10 +144,30 @@ def score_checkpoint(
             scores[name] = _item_scores(one, model, prefix, logprobs[name], outputs[name])
         except Exception as error:  # a scorer's own failure: listed, the others go on
             failures[name] = reason(error)
-    table = samples.samples_table(
-        role, checkpoint, work.experiments, scores, failures, work.scorers, kept
-    )
-    samples.write_samples(table, path)
+    return scores, outputs
+
+
+def _judged(
+    asked: Asked,
+    model: torch.nn.Module,
+    prefix: Sequence[int],
+    scores: list[ItemScore],
+    outputs: list[_Outputs],
+    meter: Meter,
+) -> list[ItemScore]:
+    """Returns the scores of an experiment with what the reference says of the outputs."""
+    items, scorer = asked.experiment.items, asked.scorer
+    if not isinstance(scorer, ReferencedScorer):
+        raise TypeError(f"the scorer of {asked.experiment.kind} takes no reference")
+    requests = [
+        scorer.reference_requests(item, prefix, of_item)
+        for item, of_item in zip(items, outputs, strict=True)
+    ]
+    flat = [request for of_item in requests for request in of_item]
+    found = iter(token_logprobs(model, flat, progress=meter.add))
+    judged = scorer.judged(items, scores, outputs, _grouped(requests, found))
+    _check_finite(items, judged)
+    return judged
 
 
 def _passed(
@@ -165,11 +219,15 @@ def _item_scores(
         scores = [scorer.score_generated(*of_item) for of_item in of_items]
     else:
         scores = [scorer.score(*of_item) for of_item in zip(items, logprobs, strict=True)]
+    _check_finite(items, scores)
+    return scores
+
+
+def _check_finite(items: Sequence[Item], scores: Sequence[ItemScore]) -> None:
     for item, score in zip(items, scores, strict=True):
         bad = [name for name, value in score.values.items() if not _finite(value)]
         if bad:
             raise ValueError(f"item {item.name}: {', '.join(bad)} is not a finite number")
-    return scores
 
 
 def _finite(value: float) -> bool:

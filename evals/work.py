@@ -13,7 +13,14 @@ from mixctl.evals.checkpoint import Checkpoint, model_config
 from mixctl.evals.experiments import Experiment
 from mixctl.evals.forward import Request, request_problems, tokens_to_read
 from mixctl.evals.generation import Prompt, prompt_problems
-from mixctl.evals.scorers.base import AnyScorer, GeneratingScorer, MeasuringScorer, ScorerOfMethods
+from mixctl.evals.reference import Reference
+from mixctl.evals.scorers.base import (
+    AnyScorer,
+    GeneratingScorer,
+    MeasuringScorer,
+    ReferencedScorer,
+    ScorerOfMethods,
+)
 from mixctl.evals.scorers.registry import scorer_for
 
 
@@ -25,6 +32,8 @@ class Asked:
     scorer: AnyScorer
     requests: list[list[Request]]
     prompts: list[list[Prompt]]
+    known: list[list[Request]] = field(default_factory=list)
+    """what the reference is asked, whatever the model writes; empty where it is not used"""
 
 
 @dataclass
@@ -32,6 +41,7 @@ class Work:
     """What all experiments ask, and which experiments cannot be scored."""
 
     experiments: list[Experiment]
+    reference: Reference | None = None
     asked: dict[str, Asked] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -54,31 +64,45 @@ class Work:
         asked = self.asked.values()
         requests = [r for one in asked for of_item in one.requests for r in of_item]
         prompts = [p for one in asked for of_item in one.prompts for p in of_item]
-        return tokens_to_read(requests, config) + sum(prompt.cost for prompt in prompts)
+        known = [r for one in asked for of_item in one.known for r in of_item]
+        again = [p for one in asked if one.known for of_item in one.prompts for p in of_item]
+        return (
+            tokens_to_read(requests, config)
+            + sum(prompt.cost for prompt in prompts)
+            + tokens_to_read(known, config)
+            + sum(prompt.n_new for prompt in again)
+        )
 
 
-def gather(experiments: list[Experiment], prefix: Sequence[int]) -> Work:
+def gather(
+    experiments: list[Experiment], prefix: Sequence[int], reference: Reference | None = None
+) -> Work:
     """Returns what the scorers ask; `prefix` stands before every text."""
-    work = Work(experiments)
+    work = Work(experiments, reference)
     for experiment in experiments:
         try:
-            work.asked[experiment.name] = _ask(experiment, prefix)
+            work.asked[experiment.name] = _ask(experiment, prefix, reference)
         except Exception as error:  # a scorer's own failure: listed, the others go on
             work.fail(experiment.name, reason(error))
     return work
 
 
-def _ask(experiment: Experiment, prefix: Sequence[int]) -> Asked:
+def _ask(experiment: Experiment, prefix: Sequence[int], reference: Reference | None) -> Asked:
     scorer = scorer_for(experiment.kind)
     if isinstance(scorer, ScorerOfMethods):
         scorer = scorer.scorer_of(experiment.items)
+    if reference is not None and isinstance(scorer, ReferencedScorer):
+        scorer = scorer.with_reference(reference.digest)
     if isinstance(scorer, MeasuringScorer):
         return Asked(experiment, scorer, [], [])
     requests = [scorer.requests(item, prefix) for item in experiment.items]
     if not isinstance(scorer, GeneratingScorer):
         return Asked(experiment, scorer, requests, [])
     prompts = [scorer.prompts(item, prefix) for item in experiment.items]
-    return Asked(experiment, scorer, requests, prompts)
+    known = []
+    if isinstance(scorer, ReferencedScorer) and scorer.reference is not None:
+        known = [scorer.reference_requests(item, prefix, []) for item in experiment.items]
+    return Asked(experiment, scorer, requests, prompts, known)
 
 
 def reason(error: Exception) -> str:
@@ -88,14 +112,21 @@ def reason(error: Exception) -> str:
 
 def check_lengths(work: Work, checkpoints: Sequence[Checkpoint]) -> None:
     """Takes out experiments with an item that a model cannot read."""
-    configs = [model_config(checkpoint.folder) for checkpoint in checkpoints]
-    shortest = min(config.block_size for config in configs)
-    vocabulary = min(config.padded_vocab_size for config in configs)
+    limits = _limits(checkpoints)
+    read_again = limits if work.reference is None else _limits([work.reference.checkpoint])
     for name, asked in list(work.asked.items()):
         requests = [request for of_item in asked.requests for request in of_item]
         prompts = [prompt for of_item in asked.prompts for prompt in of_item]
-        problems = request_problems(requests, shortest, vocabulary)
-        problems += prompt_problems(prompts, shortest, vocabulary)
+        known = [request for of_item in asked.known for request in of_item]
+        problems = request_problems(requests, *limits) + prompt_problems(prompts, *limits)
+        problems += [f"--reference: {why}" for why in request_problems(known, *read_again)]
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             work.fail(name, problems[0] + more)
+
+
+def _limits(checkpoints: Sequence[Checkpoint]) -> tuple[int, int]:
+    """Returns the longest text and the vocabulary that all of the models can read."""
+    configs = [model_config(checkpoint.folder) for checkpoint in checkpoints]
+    shortest = min(config.block_size for config in configs)
+    return shortest, min(config.padded_vocab_size for config in configs)

@@ -12,8 +12,9 @@ again; generated tokens may be turned into text (`Item.decode`).
         def score(self, item, logprobs): return of_text(logprobs[0], {"loglikelihood": ...})
 
 A scorer may instead ask the model to continue prompts (`GeneratingScorer`), or be handed the model
-itself (`MeasuringScorer`, or with requests besides, `InspectingScorer`). Requests and prompts of
-all scorers are computed in one pass.
+itself (`MeasuringScorer`, or with requests besides, `InspectingScorer`). One that generates may
+have the answers read by another model (`ReferencedScorer`). Requests and prompts of all scorers are
+computed in one pass.
 
 A third party registers one under the entry-point group `mixctl.scorers`, by the name of its kind.
 """
@@ -158,6 +159,46 @@ class GeneratingScorer(Described, Protocol):
     ) -> ItemScore:
         """Returns the item's values from its log-probabilities and, per prompt, its samples."""
         ...
+
+
+@runtime_checkable
+class ReferencedScorer(Described, Protocol):
+    """A generating scorer that has what was written read by another model too (`--reference`).
+
+    Attributes:
+        reference: the digest of that model; None where there is none.
+    """
+
+    reference: str | None
+
+    def with_reference(self, digest: str) -> AnyScorer:
+        """Returns the scorer with a reference; itself where a reference is of no use to it."""
+        ...
+
+    def reference_requests(
+        self, item: Item, prefix: Sequence[int], outputs: Sequence[Sequence[IntArray]]
+    ) -> list[Request]:
+        """Returns what the reference must score for an item.
+
+        `outputs` are the samples per prompt. Without any: what the reference must score whatever a
+        model writes, and texts as long as the longest that it may.
+        """
+        ...
+
+    def judged(
+        self,
+        items: Sequence[Item],
+        scores: Sequence[ItemScore],
+        outputs: Sequence[Sequence[Sequence[IntArray]]],
+        logprobs: Sequence[Sequence[FloatArray]],
+    ) -> list[ItemScore]:
+        """Returns the scores with what the reference adds, from the results of its requests."""
+        ...
+
+
+def reference_of(scorer: Described) -> str | None:
+    """Returns the digest of the reference that a scorer uses; None: it uses none."""
+    return scorer.reference if isinstance(scorer, ReferencedScorer) else None
 
 
 @runtime_checkable

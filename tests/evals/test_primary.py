@@ -88,7 +88,7 @@ def test_other_kinds_keep_the_difference_of_differences(experiment):
 
 
 def test_the_kinds_that_ask():
-    assert AttackScorer("denial", True, True, None).run_level == "held out"
+    assert AttackScorer("denial", True, True).run_level == "held out"
     assert ForgettingScorer().run_level == "placed"
 
 
