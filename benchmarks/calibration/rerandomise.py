@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.calibration.cases import Case, dealt
 from benchmarks.calibration.table import Covered, NullLine, null_line
-from mixctl.evals.estimation import GIVEN, Wanted, estimate
+from mixctl.evals.estimation import Wanted, estimate
 from mixctl.evals.experiments import Experiment
-from mixctl.evals.rows import Row
+from mixctl.evals.rows import GIVEN, Row
 
 Key = tuple[str, str, str, str, str, str, str]
 """kind, experiment, arm, stratum, metric, contrast, models"""
