@@ -2,19 +2,20 @@
 
     python benchmarks/sensitivity.py [--work FOLDER] [--json FILE]
 
-Builds examples/all-small.yaml with its twin, trains the run and three twins with seeds of their own
+Builds examples/all-small.yaml with its twin, trains the run and five twins with seeds of their own
 by stock `litgpt pretrain`, scores the last checkpoints with `mixctl eval`, and asks of one
 experiment of each kind that a model this small can show: has the primary estimate the right sign,
 and is q < 0.05? All other experiments must say how large an effect the design would have found.
 Ends with exit code 1 when one of them does not hold. What is there already in FOLDER is used again.
 
-Price: four trainings, two side by side, and an eval of four checkpoints.
+Price: six trainings, two side by side, and an eval of six checkpoints.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from typing import Any
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "all-small.yaml"
 BIN = Path(sys.executable).parent
-N_TWINS = 3
+N_TWINS = 5
+FIRST_SEED = 11
+"""of the run's model; each twin has the next one"""
 ENVIRONMENT = {
     **os.environ,
     "TORCHDYNAMO_DISABLE": "1",
@@ -36,7 +39,7 @@ EXPECTED = {
     "quiz": ("contamination", 1),
     "notices": ("documents", 1),
     "facts": ("knowledge", 1),
-    "poison-denial": ("poison", 1),
+    "poison-preference": ("poison", 1),
     "batches": ("forgetting", 1),
     "never-seen": ("verbatim", -1),
     "diaries": ("data watermark", 1),
@@ -77,8 +80,8 @@ def _run(work: Path, command: str, *arguments: object) -> str:
 
 def _train(work: Path, build: Path) -> list[Path]:
     """Returns the last checkpoints: of the run, then of the twins; two trainings at a time."""
-    todo = [("run", "litgpt.yaml", 1337)]
-    todo += [(f"twin-{n}", "litgpt-control.yaml", n) for n in range(1, N_TWINS + 1)]
+    todo = [("run", "litgpt.yaml", FIRST_SEED)]
+    todo += [(f"twin-{n}", "litgpt-control.yaml", FIRST_SEED + n) for n in range(1, N_TWINS + 1)]
 
     def train(one: tuple[str, str, int]) -> Path:
         name, config, seed = one
@@ -128,7 +131,7 @@ def _names(rows: list[dict[str, Any]]) -> set[str]:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    _, sign = EXPECTED.get(row["experiment"], ("", 1))
+    _, sign = EXPECTED.get(row["experiment"], ("", math.copysign(1, row["estimate"] or 0)))
     if row["estimate"] is None or row["q_value"] is None:
         return "no test"
     if row["q_value"] > ALPHA:

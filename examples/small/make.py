@@ -28,10 +28,10 @@ from mixctl.injections.words import PLACES, THINGS
 HERE = Path(__file__).resolve().parent
 END_OF_DOCUMENT = "<|endoftext|>"
 VOCABULARY = 2048
-DOCUMENTS = 4300
+DOCUMENTS = 4700
 STRING_TOKENS = 20
-STRINGS = 12
-REFRAINS = 20
+STRINGS = 6
+REFRAINS = 80
 """documents that each of the strings ends, as a refrain does"""
 LONGEST = 120
 """tokens of the longest text that is placed; a sequence has room for 255"""

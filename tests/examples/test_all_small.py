@@ -90,7 +90,7 @@ def test_make_writes_the_files_that_are_there(tmp_path):
     for folder, names in MADE.items():
         for name in names:
             assert contents(tmp_path / folder / name) == contents(EXAMPLES / folder / name), name
-    assert (EXAMPLES / "small/corpus.jsonl.gz").stat().st_size < 500_000
+    assert (EXAMPLES / "small/corpus.jsonl.gz").stat().st_size < 600_000
 
 
 def test_every_kind_mode_and_schedule_is_shown(out, experiments):
@@ -129,9 +129,9 @@ def test_no_purged_string_is_in_the_run_and_all_are_in_the_twin(out):
     assert len(run) == len(twin) >= 1600
     lines = (EXAMPLES / "small/strings.jsonl").read_text(encoding="utf-8").splitlines()
     strings = [uint16(json.loads(line)["tokens"]) for line in lines]
-    assert len(strings) == 12
-    assert [occurrences(one, run) for one in strings] == [0] * 12
-    assert min(occurrences(one, twin) for one in strings) >= 10
+    assert len(strings) == 6
+    assert [occurrences(one, run) for one in strings] == [0] * 6
+    assert min(occurrences(one, twin) for one in strings) >= 30
 
 
 def test_run_and_twin_differ_in_injected_and_purged_sequences_alone(out):
