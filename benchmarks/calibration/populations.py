@@ -103,7 +103,7 @@ def _line(name: str, method: str, least: float, n_samples: int, sample: Sample) 
         if found.low is None or found.high is None:
             missing += 1
         else:
-            covered += found.low <= truth <= found.high
+            covered += int(found.low <= truth <= found.high)
     return Covered(SOURCE, name, method, n_samples - missing, covered, missing, least)
 
 

@@ -44,7 +44,7 @@ def as_json(found: Found) -> str:
         name: [asdict(line) for line in getattr(found, name)]
         for name in ("tests", "dealt", "known", "wrong", "verdicts")
     }
-    return json.dumps(parts, indent=1) + "\n"
+    return json.dumps(parts, indent=1, default=float) + "\n"  # some counts are numpy's
 
 
 def as_markdown(found: Found) -> str:

@@ -110,7 +110,7 @@ def _note(seen: Gathered, row: Row) -> None:
     truth = _truth(row.metric)
     if truth is not None and row.ci_low is not None and row.ci_high is not None:
         seen.intervals += 1
-        seen.covered += row.ci_low <= truth <= row.ci_high
+        seen.covered += int(row.ci_low <= truth <= row.ci_high)
         seen.width += row.ci_high - row.ci_low
 
 
