@@ -25,7 +25,7 @@ from mixctl.pipeline import stages
 from mixctl.pipeline.base_stream import lay
 from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
 from mixctl.pipeline.executors import start_workers
-from mixctl.pipeline.folder import WORK, check_folder, own_folder
+from mixctl.pipeline.folder import WORK, check_folder, finished_build, own_folder
 from mixctl.pipeline.mixfile import located
 from mixctl.pipeline.prepare import Prepared, input_digests, prepare
 from mixctl.pipeline.readers import Corpus
@@ -33,10 +33,9 @@ from mixctl.pipeline.resolve import resolve
 from mixctl.pipeline.seal import Sealed, seal
 from mixctl.pipeline.stages import STAGE_VERSION
 from mixctl.pipeline.tokenize_stage import engine_of
-from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
-from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
-from mixctl.shards.verify_files import check_files
+from mixctl.shards.record import RECORD_NAME, BuildRecord
 
 
 def _check_outside(out: Path, corpus: Corpus) -> None:
@@ -86,7 +85,7 @@ def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfi
         digests = input_digests(prepared)
         build_digest = _build_digest(prepared, digests, control)
         if (out / RECORD_NAME).exists():
-            return _finished(out, build_digest)
+            return finished_build(out, build_digest)
         source = stages.tokenize(prepared, out, digests, executor)
         searched = stages.search(prepared, source, executor)
         stream = lay(searched.source)  # too small a corpus is found here, before mixing
@@ -103,18 +102,6 @@ def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfi
             engine_of(source.folder),
         )
         return seal(sealed, stream)
-
-
-def _finished(out: Path, build_digest: str) -> BuildRecord:
-    record = read_record(out)
-    if record.digests.get("build") != build_digest:
-        raise InputError(
-            f"--out: {out} already holds another build: choose a new folder, or remove it"
-        )
-    findings, _ = check_files(out, record, full=False)
-    if findings:
-        raise VerificationError(findings)
-    return record
 
 
 def _build_digest(prepared: Prepared, digests: dict[str, str], control: bool) -> str:

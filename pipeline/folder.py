@@ -13,8 +13,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mixctl.shards.errors import InputError
-from mixctl.shards.record import RECORD_NAME
+from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
+from mixctl.shards.verify_files import check_files
 
 WORK = ".work"
 
@@ -26,6 +27,24 @@ def check_folder(out: Path) -> None:
     ours = {WORK, RECORD_NAME}
     if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
         raise InputError(f"--out: {out} is not empty and holds no build: choose a new folder")
+
+
+def finished_build(out: Path, build_digest: str) -> BuildRecord:
+    """Returns the record of a folder that holds the build of this digest already, files checked.
+
+    Raises:
+        InputError: when it holds another build.
+        VerificationError: when a file is not what its record says.
+    """
+    record = read_record(out)
+    if record.digests.get("build") != build_digest:
+        raise InputError(
+            f"--out: {out} already holds another build: choose a new folder, or remove it"
+        )
+    findings, _ = check_files(out, record, full=False)
+    if findings:
+        raise VerificationError(findings)
+    return record
 
 
 @contextmanager

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
-from mixctl.pipeline.folder import WORK, check_folder, own_folder, remove_stale
+from mixctl.pipeline.folder import WORK, check_folder, finished_build, own_folder, remove_stale
 from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, read_receipts
 from mixctl.pipeline.prepare import mix_digest, settings_digest
 from mixctl.pipeline.relayout_chunks import (
@@ -110,7 +110,7 @@ def relayout(source: Path, trainer: Path, out: Path, workers: int = 1) -> BuildR
         parts = [STAGE_VERSION, record.self_digest, other.name, other.raw, new.model_dump()]
         key = digest_bytes(json.dumps(parts, sort_keys=True, default=str).encode())
         if (out / RECORD_NAME).exists():
-            return _finished(out, key)
+            return finished_build(out, key)
         stage = out / WORK / f"relayout-{key}"
         if not stage.exists():
             remove_stale(out)
@@ -187,18 +187,6 @@ def _check_apart(source: Path, out: Path) -> None:
     """Refuses a folder that is the old build, lies in it, or holds it."""
     if out == source or source in out.parents or out in source.parents:
         raise InputError(f"--out: {out} and the build {source} share a folder: choose another")
-
-
-def _finished(out: Path, key: str) -> BuildRecord:
-    record = read_record(out)
-    if record.digests.get("build") != key:
-        raise InputError(
-            f"--out: {out} already holds another build: choose a new folder, or remove it"
-        )
-    findings, _ = check_files(out, record, full=False)
-    if findings:
-        raise VerificationError(findings)
-    return record
 
 
 def _run(work: Relayout, record: BuildRecord, stage: Path, executor: ExecutorConfig) -> None:
