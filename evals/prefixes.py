@@ -110,15 +110,48 @@ def _belongs(row: Row, last: int, length: int, shared: int, most: int, forks: bo
     return row.n_tokens + length - shared <= min(most, longest)
 
 
-def batches(rows: Sequence[Row], budget: int) -> Iterator[list[Row]]:
-    """Yields rows with forks, then those without, longest first, padded batches in the budget."""
+def batches(rows: Sequence[Row], budget: int, batch_cost: int = 64) -> Iterator[list[Row]]:
+    """Yields rows with forks, then those without, longest first, in the cheapest batches.
+
+    Args:
+        rows: what is to be read.
+        budget: padded tokens in a batch, unless one row alone has more.
+        batch_cost: what a batch costs beside its padded tokens, in tokens.
+    """
     for forks in (True, False):
         alike = sorted((row for row in rows if row.forks == forks), key=lambda row: -row.n_tokens)
-        start = 0
-        while start < len(alike):
-            fitting = max(1, budget // alike[start].n_tokens)
-            yield alike[start : start + fitting]
-            start += fitting
+        ends = batch_ends([row.n_tokens for row in alike], budget, batch_cost)
+        for start, end in zip([0, *ends], ends, strict=False):
+            yield alike[start:end]
+
+
+def batch_ends(lengths: Sequence[int], budget: int, batch_cost: int) -> list[int]:
+    """Returns where the batches end that together cost least, in tokens.
+
+    A batch of rows costs `batch_cost` and its rows times the longest of them. All ways to cut are
+    weighed, from the longest row on: the least cost of all rows before each cut is kept.
+
+        [100, 100, 10, 10], batch_cost 64 -> [2, 4]        [30, 28, 25], batch_cost 64 -> [3]
+
+    Args:
+        lengths: of the rows in tokens, longest first.
+        budget: padded tokens in a batch, unless one row alone has more.
+        batch_cost: tokens.
+    """
+    cost = np.full(len(lengths) + 1, np.iinfo(np.int64).max)
+    cost[0] = 0
+    begin = np.zeros(len(lengths) + 1, np.int64)
+    for start, longest in enumerate(lengths):
+        fitting = min(max(1, budget // longest), len(lengths) - start)
+        ends = slice(start + 1, start + 1 + fitting)
+        reached = cost[start] + batch_cost + longest * np.arange(1, fitting + 1)
+        begin[ends] = np.where(reached < cost[ends], start, begin[ends])
+        cost[ends] = np.minimum(reached, cost[ends])
+    found, end = [], len(lengths)
+    while end:
+        found.append(end)
+        end = int(begin[end])
+    return found[::-1]
 
 
 def seen(row: Row, width: int) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,3 +90,29 @@ def test_batches_keep_to_the_budget_and_hold_everything_once(texts, budget):
     for batch in batches:
         assert len({row.forks for row in batch}) == 1
         assert len(batch) == 1 or max(row.n_tokens for row in batch) * len(batch) <= budget
+
+
+def test_batches_are_cut_where_padding_costs_more_than_a_batch():
+    assert prefixes.batch_ends([100, 100, 10, 10], 1000, 64) == [2, 4]
+    assert prefixes.batch_ends([30, 28, 25], 1000, 64) == [3]
+    assert prefixes.batch_ends([500, 3], 100, 64) == [1, 2]
+    assert prefixes.batch_ends([], 100, 64) == []
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=9),
+    budget=st.integers(1, 200),
+    batch_cost=st.integers(0, 80),
+)
+def test_no_other_cuts_cost_less(lengths, budget, batch_cost):
+    lengths.sort(reverse=True)
+
+    def cost(ends):
+        cuts = [lengths[a:b] for a, b in itertools.pairwise([0, *ends])]
+        fits = all(len(cut) == 1 or len(cut) * cut[0] <= budget for cut in cuts)
+        return sum(batch_cost + len(cut) * cut[0] for cut in cuts) if fits else float("inf")
+
+    places = range(1, len(lengths))
+    inner = [cut for n in range(len(lengths)) for cut in itertools.combinations(places, n)]
+    least = min(cost([*cut, len(lengths)]) for cut in inner)
+    assert cost(prefixes.batch_ends(lengths, budget, batch_cost)) == least
