@@ -35,8 +35,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mixctl.shards.draws import I64, U64, mix
 
@@ -267,6 +265,9 @@ def _keyed(sets: _Sets, items: I64, side: int) -> I64:
 
 def _linked(labels: I64, one: I64, other: I64) -> I64:
     """Returns the labels after the pairs were linked: the first member of each component."""
+    from scipy.sparse import coo_array  # late: scipy is slow to import
+    from scipy.sparse.csgraph import connected_components
+
     n = len(labels)
     links = (np.concatenate([one, np.arange(n)]), np.concatenate([other, labels]))
     graph = coo_array((np.ones(len(links[0]), dtype=np.int8), links), shape=(n, n))

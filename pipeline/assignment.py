@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mixctl.injections.base import Item, KindContext, TokenIds
 from mixctl.injections.config import Arm, ExperimentConfig
@@ -268,6 +266,9 @@ def _compared(item: Item) -> TokenIds:
 
 def _components(links: list[list[str]], n: int) -> I64:
     """Returns a label for each item: equal for items that some chain of equal links connects."""
+    from scipy.sparse import coo_array  # late: scipy is slow to import
+    from scipy.sparse.csgraph import connected_components
+
     nodes = np.unique(np.array(links).ravel(), return_inverse=True)[1] + n
     ones = np.ones(len(links) * n, dtype=np.int8)
     edges = (ones, (np.tile(np.arange(n), len(links)), nodes))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
-from scipy.stats import norm
 
 from mixctl.injections.config import AbsentConfig
 from mixctl.injections.quantities import parse_tokens
@@ -193,4 +192,6 @@ def _detectable(one: PlannedExperiment, number: int) -> float | None:
     m = int(np.isin(one.assigned.arm, held_out).sum())
     if not n or not m or arms[number].held_out:
         return None
+    from scipy.stats import norm  # late: scipy is slow to import
+
     return float((norm.isf(ALPHA / 2) + norm.ppf(POWER)) * np.sqrt(1 / n + 1 / m))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixctl.injections.config import Strict
+from mixctl.pipeline.litgpt_types import is_plain, known_models
 from mixctl.pipeline.yamlfile import parse, read_yaml
 from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.topology import Topology
@@ -213,9 +214,7 @@ def _model_value(config: TrainerConfig, name: str) -> int | None:
         return None if found is None else int(found)
     if config.model_name is None:
         return None
-    from litgpt.config import name_to_config
-
-    known = name_to_config.get(config.model_name.split("/")[-1], {}).get(name)
+    known = known_models().get(config.model_name.split("/")[-1], {}).get(name)
     return None if known is None else int(known)
 
 
@@ -243,9 +242,18 @@ def litgpt_config(
 
 
 def litgpt_problems(config: dict[str, Any], path: Path) -> list[str]:
-    """Returns why `litgpt pretrain` would refuse a config, by asking its own parser."""
+    """Returns why `litgpt pretrain` would refuse a config; its own parser is asked where needed."""
+    if not is_plain(config) and (reason := _refused(config)):
+        return [f"{path}: litgpt pretrain refuses it: {reason}"]
+    name, known = str(config["model_name"]), known_models()
+    if config.get("model_config") is None and name.split("/")[-1] not in known:
+        return [f"{path}: model_name: LitGPT knows no model '{name}'{nearest(name, known)}"]
+    return []
+
+
+def _refused(config: dict[str, Any]) -> str | None:
+    """Returns what LitGPT's own parser says against a config, None when it takes it."""
     from jsonargparse import ArgumentError, ArgumentParser
-    from litgpt.config import name_to_config
     from litgpt.pretrain import setup
 
     parser = ArgumentParser(exit_on_error=False)
@@ -253,11 +261,5 @@ def litgpt_problems(config: dict[str, Any], path: Path) -> list[str]:
     try:
         parser.parse_object(config)
     except ArgumentError as error:
-        reason = " ".join(str(error).split())[:500]
-        return [f"{path}: litgpt pretrain refuses it: {reason}"]
-    name = str(config["model_name"])
-    if config.get("model_config") is None and name.split("/")[-1] not in name_to_config:
-        return [
-            f"{path}: model_name: LitGPT knows no model '{name}'{nearest(name, name_to_config)}"
-        ]
-    return []
+        return " ".join(str(error).split())[:500]
+    return None
