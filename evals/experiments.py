@@ -91,6 +91,25 @@ class Experiment:
         return max(sorted(arms, reverse=True), key=rank) if arms else None
 
 
+def unplaced(
+    name: str, kind: str, items: list[Item], arms: Strings, clusters: Strings
+) -> Experiment:
+    """Returns an experiment of items that nothing was done with."""
+    none = np.zeros(0, dtype=np.int64)
+    return Experiment(
+        name=name,
+        kind=kind,
+        items=items,
+        arms=arms,
+        strata=np.array(["all"] * len(items)),
+        clusters=clusters,
+        copies=np.zeros(len(items), dtype=np.int64),
+        copy_items=none,
+        copy_steps=none,
+        given=np.zeros(len(items), dtype=np.bool_),
+    )
+
+
 def read_experiments(build: Path, record: BuildRecord) -> list[Experiment]:
     """Returns the experiments of a build, sorted by name.
 

@@ -68,6 +68,7 @@ _WHOLE = {
     "auc": Described("AUC"),
     "tpr_at_1pct_fpr": Described("true positives at 1% false positives"),
     "validation_loglikelihood_per_token": Described("log-likelihood a held-out token", _NATS),
+    "training_loglikelihood_per_token": Described("log-likelihood a token in training", _NATS),
     "weight_norm": Described("norm of the weights"),
     "holdout_accuracy": Described("accuracy on questions never placed"),
     "effectivity": Described("rise of the log-probability at an exposure", _NATS),

@@ -29,12 +29,13 @@ from mixctl.evals.scored import Scored
 from mixctl.evals.scoring import Meter, Progress, score_checkpoint
 from mixctl.evals.shard_sample import check_shards
 from mixctl.evals.tokenizer import TOKENIZER_NAME
+from mixctl.evals.training_loss import read_logged, training_rows
 from mixctl.evals.whole_model import MODEL
 from mixctl.evals.work import Work, check_lengths, gather, reason
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
 from mixctl.shards.manifest import TABLES
-from mixctl.shards.record import BuildRecord, read_record
+from mixctl.shards.record import BuildRecord, Geometry, read_record
 
 _Read = tuple[list[Scored], list[Scored]]
 """an experiment's scores under the run's checkpoints and the twins'"""
@@ -83,7 +84,7 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     check_lengths(work, [*runs, *twins])
     notes += _reference_notes(work)
     scored = _score_all(settings, work, prefix, runs, twins, progress)
-    rows = _estimate(work, scored)
+    rows = _estimate(work, scored, record.geometry)
     found = results.Results(
         rows=rows,
         errors=dict(sorted(work.failures.items())),
@@ -252,7 +253,9 @@ def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _estimate(work: Work, scored: Sequence[tuple[Path, samples.Samples]]) -> list[Row]:
+def _estimate(
+    work: Work, scored: Sequence[tuple[Path, samples.Samples]], geometry: Geometry
+) -> list[Row]:
     for _, kept in scored:
         for name, why in kept.failures.items():
             work.fail(name, why)
@@ -262,6 +265,7 @@ def _estimate(work: Work, scored: Sequence[tuple[Path, samples.Samples]]) -> lis
         if experiment.name in work.asked:
             rows += _rows_of(work, experiment, scored, read)
     rows += _rows_beside(work, read)
+    rows += _training_rows(work, scored, geometry)
     rows += [_failed_row(work, name, scored) for name in sorted(work.failures)]
     rows = sorted(rows, key=lambda row: (row.experiment, not row.primary))
     return with_q_values(rows)
@@ -295,6 +299,20 @@ def _rows_beside(work: Work, read: Mapping[str, _Read]) -> list[Row]:
     failed = [leak.name for leak in leaks if leak.name in work.failures]
     used = [(leak, *read[leak.name]) for leak in leaks if leak.name not in work.failures]
     return whole_model.other_rows(work.named(MODEL), read[MODEL][0], used, failed)
+
+
+def _training_rows(
+    work: Work, scored: Sequence[tuple[Path, samples.Samples]], geometry: Geometry
+) -> list[Row]:
+    """Returns the rows of `(model)` on the losses that the trainings logged."""
+    if MODEL in work.failures:
+        return []
+    try:
+        kept = [samples for _, samples in scored]
+        return training_rows([read_logged(s.model, s.checkpoint, geometry) for s in kept])
+    except (OSError, ValueError) as error:
+        work.fail(MODEL, reason(error))
+        return []
 
 
 def _failed_row(work: Work, name: str, scored: Sequence[tuple[Path, samples.Samples]]) -> Row:

@@ -8,6 +8,8 @@ baselines give it a p-value.
     validation   held-out sequences, DIR/val/            validation_loglikelihood_per_token
     weights      one, the model's parameters             weight_norm, weight_norm_attention, ...
     holdout      questions that no arm placed            holdout_accuracy
+    training     steps that LitGPT logged                training_loglikelihood_per_token
+                 (`mixctl.evals.training_loss`)
 
 The questions are the holdout items of all contamination experiments; their answers are scored there
 and only gathered here. A build has thousands of held-out sequences at most; of more than 1,024 so
@@ -28,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from mixctl.evals import estimation
-from mixctl.evals.experiments import Experiment, Strings
+from mixctl.evals.experiments import Experiment, unplaced
 from mixctl.evals.rows import Row, joined
 from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import IntArray, Item, Metric
@@ -60,24 +62,8 @@ def model_experiment(build: Path, record: BuildRecord) -> Experiment:
     """
     items = [*_sequences(build, record), Item(MODEL, WEIGHTS, np.zeros(0, np.int64), "{}")]
     arms = [VALIDATION] * (len(items) - 1) + [WEIGHTS]
-    return _unplaced(items, np.array(arms), np.array([item.name for item in items]))
-
-
-def _unplaced(items: list[Item], arms: Strings, clusters: Strings) -> Experiment:
-    """Returns an experiment of items that nothing was done with."""
-    none = np.zeros(0, dtype=np.int64)
-    return Experiment(
-        name=MODEL,
-        kind=KIND,
-        items=items,
-        arms=arms,
-        strata=np.array(["all"] * len(items)),
-        clusters=clusters,
-        copies=np.zeros(len(items), dtype=np.int64),
-        copy_items=none,
-        copy_steps=none,
-        given=np.zeros(len(items), dtype=np.bool_),
-    )
+    names = np.array([item.name for item in items])
+    return unplaced(MODEL, KIND, items, np.array(arms), names)
 
 
 def _sequences(build: Path, record: BuildRecord) -> Iterator[Item]:
@@ -164,7 +150,8 @@ def _questions(
     experiments = [leak for leak, _, _ in leaks]
     items = [i for leak in experiments for i in compress(leak.items, leak.is_holdout)]
     clusters = [f"{e.name}\x1f{c}" for e in experiments for c in e.clusters[e.is_holdout]]
-    experiment = _unplaced(items, np.array([HOLDOUT] * len(items)), np.array(clusters))
+    arms = np.array([HOLDOUT] * len(items))
+    experiment = unplaced(MODEL, KIND, items, arms, np.array(clusters))
     by_run = zip(*(runs for _, runs, _ in leaks), strict=True)
     by_twin = zip(*(twins for _, _, twins in leaks), strict=True)
     runs = [_gathered(experiments, at) for at in by_run]
@@ -188,7 +175,10 @@ def _gathered(leaks: Sequence[Experiment], of_checkpoint: Sequence[Scored]) -> S
     )
 
 
-def _missing(run: Scored, arm: str, metric: str, why: str | None) -> Row:
+def missing_row(
+    model: str, checkpoint: str, step: int | None, arm: str, metric: str, why: str | None
+) -> Row:
+    """Returns the row of `(model)` that says why there is no number."""
     return Row(
         experiment=MODEL,
         kind=KIND,
@@ -196,9 +186,13 @@ def _missing(run: Scored, arm: str, metric: str, why: str | None) -> Row:
         dose=0.0,
         stratum=None,
         metric=metric,
-        model=run.model,
-        checkpoint=run.checkpoint,
-        step=run.step,
+        model=model,
+        checkpoint=checkpoint,
+        step=step,
         contrast="level",
         note=why,
     )
+
+
+def _missing(run: Scored, arm: str, metric: str, why: str | None) -> Row:
+    return missing_row(run.model, run.checkpoint, run.step, arm, metric, why)

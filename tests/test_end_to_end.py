@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pyarrow import csv
 
 from tests.support.workspace import Workspace, canaries, documents, quiz
 
@@ -127,6 +128,15 @@ def test_held_out_likelihood_is_minus_the_loss_on_what_the_stock_loader_gives(tr
     with torch.no_grad():
         loss = chunked_cross_entropy(model(sequences[:, :-1]), sequences[:, 1:])
     assert row["estimate"] == pytest.approx(-float(loss), abs=1e-5)
+
+
+def test_the_training_loss_is_what_litgpt_logged(trained):
+    logged = csv.read_csv(trained / "out/logs/csv/version_0/metrics.csv").to_pylist()
+    losses = [row["loss"] for row in logged if row["loss"] is not None]
+    assert len(losses) == 12
+    rows = results_of(trained, "out/step-00000010")
+    (row,) = (row for row in rows if row["metric"] == "training_loglikelihood_per_token")
+    assert row["estimate"] == pytest.approx(-sum(losses[:10]) / 10, rel=1e-12)
 
 
 def test_a_changed_manifest_is_refused(trained, tmp_path):
