@@ -30,9 +30,11 @@ END_OF_DOCUMENT = "<|endoftext|>"
 VOCABULARY = 2048
 DOCUMENTS = 4700
 STRING_TOKENS = 20
-STRINGS = 6
+STRINGS = 12
 REFRAINS = 80
-"""documents that each of the strings ends, as a refrain does"""
+"""documents at whose end each of the strings stands, as a refrain does"""
+TOGETHER = 2
+"""refrains of such a document: more strings without more documents to purge"""
 LONGEST = 120
 """tokens of the longest text that is placed; a sequence has room for 255"""
 
@@ -47,9 +49,12 @@ def chance(*names: str | int) -> Random:
 def make_corpus(grammar: Grammar) -> list[str]:
     """Returns the base documents; some end with a refrain."""
     corpus = [document(grammar, chance("document", n)) for n in range(DOCUMENTS)]
-    places = chance("refrains").sample(range(DOCUMENTS), STRINGS * REFRAINS)
-    for number, place in enumerate(places):
-        corpus[place] += refrain(grammar, number % STRINGS)
+    draw = chance("refrains")
+    rounds = [draw.sample(range(STRINGS), STRINGS) for _ in range(REFRAINS)]
+    numbers = [number for one in rounds for number in one]
+    places = draw.sample(range(DOCUMENTS), len(numbers) // TOGETHER)
+    for at, number in enumerate(numbers):
+        corpus[places[at // TOGETHER]] += refrain(grammar, number)
     return corpus
 
 

@@ -129,8 +129,8 @@ def test_no_purged_string_is_in_the_run_and_all_are_in_the_twin(out):
     assert len(run) == len(twin) >= 1600
     lines = (EXAMPLES / "small/strings.jsonl").read_text(encoding="utf-8").splitlines()
     strings = [uint16(json.loads(line)["tokens"]) for line in lines]
-    assert len(strings) == 6
-    assert [occurrences(one, run) for one in strings] == [0] * 6
+    assert len(strings) == 12
+    assert [occurrences(one, run) for one in strings] == [0] * 12
     assert min(occurrences(one, twin) for one in strings) >= 30
 
 
