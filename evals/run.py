@@ -70,7 +70,7 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     Raises:
         InputError: when the build, a checkpoint or the output folder is not what it should be.
     """
-    record = read_record(settings.build)
+    record = _record_of(settings)
     check_manifest(settings.build, record)
     experiments = [
         whole_model.model_experiment(settings.build, record),
@@ -93,6 +93,17 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     )
     results.write_results(settings.out, found, [path for path, _ in scored])
     return found
+
+
+def _record_of(settings: Settings) -> BuildRecord:
+    """Returns the build's record; where there is none, other missing folders are named as well."""
+    try:
+        return read_record(settings.build)
+    except InputError as error:
+        given = [*settings.checkpoints, *settings.baselines]
+        given += [settings.reference] if settings.reference else []
+        missing = [f"{path}: no such checkpoint folder" for path in given if not path.is_dir()]
+        raise InputError([*error.problems, *missing]) from None
 
 
 def check_manifest(build: Path, record: BuildRecord) -> None:

@@ -101,7 +101,7 @@ def relayout(source: Path, trainer: Path, out: Path, workers: int = 1) -> BuildR
         InputError: with every reason why the build cannot be laid out so; nothing is written then.
         VerificationError: when a file of the old build is not what its record says.
     """
-    record = read_record(source)
+    record = _record_of(source, trainer)
     other, new = _checked(source, record, trainer)
     source, out = source.resolve(), out.resolve()
     _check_apart(source, out)
@@ -117,6 +117,19 @@ def relayout(source: Path, trainer: Path, out: Path, workers: int = 1) -> BuildR
         work = Relayout(source, record.geometry, new, record.control, out, stage / "receipts")
         _run(work, record, stage, ExecutorConfig(workers=workers))
         return _seal(work, record, other, key)
+
+
+def _record_of(source: Path, trainer: Path) -> BuildRecord:
+    """Returns the build's record; without one, what is wrong with the trainer is said as well."""
+    try:
+        return read_record(source)
+    except InputError as error:
+        problems = error.problems
+    try:
+        read_trainer(trainer)
+    except InputError as error:
+        problems = [*problems, *error.problems]
+    raise InputError(problems)
 
 
 def _checked(source: Path, record: BuildRecord, path: Path) -> tuple[_Trainer, Geometry]:

@@ -344,3 +344,18 @@ def test_the_scorer_never_sees_arm_or_dose():
     fields = set(Item.__dataclass_fields__)
     assert not fields & {"arm", "copies", "stratum", "cluster"}
     assert {"arm", "copies"} <= set(ITEMS.names)
+
+
+def test_a_missing_build_and_missing_checkpoints_are_named_together(tmp_path):
+    folders = {name: tmp_path / name for name in ("build", "run", "twin", "other")}
+    runs, twins = (folders["run"],), (folders["twin"],)
+    with pytest.raises(InputError) as caught:
+        run.evaluate(
+            run.Settings(
+                folders["build"], runs, tmp_path / "out", twins, None, None, folders["other"]
+            )
+        )
+    said = caught.value.problems
+    assert f"{folders['build'] / 'mix.json'}: missing" in said[0]
+    missing = [f"{folders[name]}: no such checkpoint folder" for name in ("run", "twin", "other")]
+    assert said[1:] == missing and not (tmp_path / "out").exists()

@@ -272,3 +272,11 @@ def test_a_checkpoint_trained_on_it_is_scored_on_it_alone(workspace, tmp_path):
     mixctl("eval", out, "out/final", "--out", "results", cwd=tmp_path)
     said = mixctl("eval", source, "out/final", "--out", "no", cwd=tmp_path, code=2)
     assert "data.init_args.seed is 11, this build needs 7" in said
+
+
+def test_a_missing_build_and_a_missing_trainer_are_named_together(tmp_path):
+    with pytest.raises(InputError) as caught:
+        relayout(tmp_path / "build", tmp_path / "other.yaml", tmp_path / "out")
+    build, trainer = caught.value.problems
+    assert f"{tmp_path / 'build/mix.json'}: missing" in build
+    assert f"{tmp_path / 'other.yaml'}" in trainer
