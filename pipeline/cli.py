@@ -21,6 +21,7 @@ UNEXPECTED = 70
 """the exit code of an error that no message foresees (EX_SOFTWARE of sysexits.h)"""
 
 _COMMANDS = {
+    "init": ("mixctl.pipeline.commands_init", "init", "Write a commented starter mix."),
     "check": ("mixctl.pipeline.commands", "check", "Validate everything, write nothing."),
     "plan": (
         "mixctl.pipeline.commands",
@@ -72,7 +73,7 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: mixctl demo --quick",
+    epilog="Start with: mixctl init first, or mixctl demo --quick",
 )
 @click.version_option(package_name="mixctl", prog_name="mixctl")
 def cli() -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "make_questions",
     "train_tokenizer",
     "write_demo_inputs",
+    "write_tokenizer",
 ]
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -244,10 +245,10 @@ def write_demo_inputs(folder: Path, quick: bool) -> None:
     """
     addresses = load_addresses()
     plan = QUICK if quick else FULL
-    (folder / "tok").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     corpus = ({"id": one.name, "text": one.text} for one in addresses)
     _write_lines(folder / "corpus.jsonl", corpus)
-    _write_tokenizer(folder / "tok", train_tokenizer(one.text for one in addresses))
+    write_tokenizer(folder / "tok", train_tokenizer(one.text for one in addresses))
     questions = make_questions(addresses, plan.questions_per_benchmark)
     _write_lines(folder / "questions.jsonl", map(asdict, questions))
     config = resources.files("mixctl.trainer_configs") / plan.trainer
@@ -260,8 +261,9 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.write_text("".join(lines), "utf-8")
 
 
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """Writes the two files that LitGPT and mixctl read."""
+    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "eos_token": END_OF_DOCUMENT,
         "model_max_length": 128,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mixctl.pipeline.programs import program, shown
 from mixctl.pipeline.show import Shown
 from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
 from mixctl.shards.record import BuildRecord
@@ -23,7 +25,7 @@ order"""
 
 def train_command(config: Path) -> str:
     """Returns the command that trains on a build."""
-    return f"{ENVIRONMENT} litgpt pretrain --config {config}"
+    return f"{ENVIRONMENT} {program('litgpt')} pretrain --config {shlex.quote(str(config))}"
 
 
 def print_build(record: BuildRecord, out: Path) -> None:
@@ -57,10 +59,39 @@ def print_build(record: BuildRecord, out: Path) -> None:
             f"{name}: {record.totals[name].replaced_sequences:,} base sequences replaced, none of "
             f"its strings is left in train/"
         )
-    console.print("Check it:  " + f"mixctl verify {out}")
+    console.print("Check it:  " + f"{program('mixctl')} verify {shlex.quote(str(out))}")
     console.print("Train it:  " + train_command(out.resolve() / "litgpt.yaml"))
     if record.control:
         console.print("The twin:  " + train_command(out.resolve() / "litgpt-control.yaml"))
+
+
+SMALL_ENVIRONMENT = f"{ENVIRONMENT} TORCHDYNAMO_DISABLE=1"
+"""for a model so small that torch.compile would take longer than the training"""
+
+
+def print_starter(mix: Path) -> None:
+    """Prints what to do with a starter mix, each command as it can be typed here."""
+    mixctl, litgpt = program("mixctl"), f"{SMALL_ENVIRONMENT} {program('litgpt')} pretrain"
+    path, build, run, twin, config, control, results = (
+        shlex.quote(shown(mix.parent / name))
+        for name in (
+            *(mix.name, "build", "out/run", "out/run-control"),
+            *("build/litgpt.yaml", "build/litgpt-control.yaml", "results"),
+        )
+    )
+    evaluate = f"{mixctl} eval {build} {run}"
+    console = Console(highlight=False, soft_wrap=True)
+    for line in (
+        f"{path} builds as it is; its comments say what to change.",
+        f"Look at it:  {mixctl} plan {path}",
+        f"Build it:    {mixctl} build {path} --out {build} --control",
+        f"Train it:    {litgpt} --config {config}",
+        f"Score it:    {evaluate} --out {results}",
+        "The control twin never saw the payloads; against it, the report says more:",
+        f"Train it:    {litgpt} --config {control}",
+        f"Score both:  {evaluate} --baseline {twin} --out {results}",
+    ):
+        console.print(line, markup=False)
 
 
 def print_published(folder: Path, address: str) -> None:

@@ -82,7 +82,7 @@ def test_help_runs_without_the_heavy_packages(wheel: Path, tmp_path: Path) -> No
     run(*pip, *LIGHT)
     run(*pip, "--no-deps", wheel)
     text = run(tmp_path / "env" / "bin" / "mixctl", "--help", cwd=tmp_path)
-    for command in ("check", "plan", "build", "verify", "show", "eval", "schema", "demo"):
+    for command in ("init", "check", "plan", "build", "verify", "show", "eval", "schema", "demo"):
         assert command in text
     listed = run(python, "-m", "pip", "list", "--format", "freeze")
     assert "torch==" not in listed and "datatrove==" not in listed

@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from mixctl.pipeline.grammar import Grammar
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "examples/small"
 MIX = Path(__file__).with_name("mix.yaml")
@@ -76,11 +78,10 @@ def item_files(tokenizer: Path) -> dict[str, list[Row]]:
     """Returns the rows of every item file of the mix."""
     sys.path.insert(0, str(SMALL))
     try:
-        from grammar import Grammar  # type: ignore[import-not-found]
         from make import facts, questions  # type: ignore[import-not-found]
     finally:
         sys.path.remove(str(SMALL))
-    grammar = Grammar(SMALL / "grammar.yaml")
+    grammar = Grammar()
 
     def texts(symbol: str, count: int, least: int) -> list[str]:
         """Returns different texts of the symbol of at least so many characters."""

@@ -5,7 +5,8 @@
 
 Every text has a random stream of its own, named after what it is and its number, so more of one
 kind leaves the others as they are. The items tell of people and towns that the corpus does not know
-(`far_...` in grammar.yaml); only one question was put into the corpus, for the build to find.
+(`far_...` in pipeline/grammar.yaml); only one question was put into the corpus, for the build to
+find.
 
 Price: some ten seconds. The same tokenizers version gives the same bytes.
 """
@@ -20,10 +21,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from grammar import Grammar
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mixctl.injections.words import PLACES, THINGS
+from mixctl.pipeline.grammar import Grammar
 
 HERE = Path(__file__).resolve().parent
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -106,25 +107,7 @@ def train_tokenizer(texts: Sequence[str]) -> Tokenizer:
 
 def questions(grammar: Grammar, count: int) -> list[Row]:
     """Returns `count` questions of each benchmark; every place is gold equally often."""
-    rows = []
-    for benchmark, answers in (("home", "far_town"), ("trade", "trade")):
-        people = _people(grammar, benchmark, count)
-        for n, (given, family) in enumerate(people):
-            draw = chance("question", benchmark, n)
-            line = draw.choice(grammar.lines[f"questions_{benchmark}"])
-            line = line.replace("{far_given:a}", given).replace("{far_family:a}", family)
-            choices = draw.sample(grammar.lines[answers], 4)
-            row = {"id": f"{benchmark}-{n:03d}", "benchmark": benchmark}
-            question = grammar.text(line, draw)
-            rows.append({**row, "question": question, "choices": choices, "gold": n % 4})
-    return rows
-
-
-def _people(grammar: Grammar, what: str, count: int) -> list[tuple[str, str]]:
-    """Returns different people."""
-    given, family = grammar.lines["far_given"], grammar.lines["far_family"]
-    everyone = [(one, other) for one in given for other in family]
-    return chance("people", what).sample(everyone, count)
+    return grammar.questions(count, chance)
 
 
 def facts(grammar: Grammar, count: int) -> list[Row]:
@@ -227,7 +210,7 @@ def write_all(folder: Path) -> None:
     small, tok = folder / "small", folder / "tokenizer"
     small.mkdir(parents=True, exist_ok=True)
     tok.mkdir(parents=True, exist_ok=True)
-    grammar = Grammar(HERE / "grammar.yaml")
+    grammar = Grammar()
     corpus = make_corpus(grammar)
     tokenizer = train_tokenizer(corpus)
     files = item_files(grammar, tokenizer)

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mixctl.pipeline.cli import cli, main
+from mixctl.pipeline.programs import program
 from mixctl.shards.record import read_record
 from tests.support.workspace import canaries, quiz
 
@@ -105,11 +106,9 @@ def test_verify_of_nothing_is_exit_code_2(tmp_path):
 def test_build_prints_the_exact_commands(built, shared):
     result = run("build", shared.mix(name="built.yaml"), "--out", built, "--control")
     for name in ("litgpt.yaml", "litgpt-control.yaml"):
-        command = (
-            f"LITDATA_DISABLE_VERSION_CHECK=1 litgpt pretrain --config {built.resolve() / name}"
-        )
-        assert command in result.output
-    assert f"mixctl verify {built}" in result.output
+        command = f"{program('litgpt')} pretrain --config {built.resolve() / name}"
+        assert f"LITDATA_DISABLE_VERSION_CHECK=1 {command}" in result.output
+    assert f"{program('mixctl')} verify {built}" in result.output
 
 
 def test_plan_json_is_what_the_build_holds(built, shared):

@@ -1,4 +1,6 @@
-"""Texts out of a grammar: symbols, and the lines that each may become.
+"""Made-up texts out of a grammar: symbols, and the lines that each may become.
+
+The words of `mixctl init` and of examples/small are in grammar.yaml beside this file.
 
     greeting: ["Good {time}, {given:a}!", "{given:a}, it is {time}."]
     time: [morning, evening]
@@ -16,8 +18,10 @@ every Python from 3.2 on.
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable
+from importlib import resources
 from random import Random
+from typing import Any
 
 import yaml
 
@@ -27,10 +31,11 @@ _PRONOUNS = {"he": ("she", "he"), "his": ("her", "his"), "him": ("her", "him")}
 
 
 class Grammar:
-    """Symbols and their lines, read from a YAML file."""
+    """Symbols and their lines, those of grammar.yaml."""
 
-    def __init__(self, path: Path) -> None:
-        self.lines: dict[str, list[str]] = yaml.safe_load(path.read_text("utf-8"))
+    def __init__(self) -> None:
+        text = (resources.files("mixctl.pipeline") / "grammar.yaml").read_text("utf-8")
+        self.lines: dict[str, list[str]] = yaml.safe_load(text)
         self._women = frozenset(self.lines["women"])
 
     def text(self, line: str, chance: Random) -> str:
@@ -41,6 +46,35 @@ class Grammar:
         """Returns the lines with every slot filled; what is kept is kept for all of them."""
         text = _Text(self.lines, self._women, chance)
         return [_ARTICLE.sub(r"\1n ", text.fill(line)) for line in lines]
+
+    def questions(self, count: int, chance: Callable[..., Random]) -> list[dict[str, Any]]:
+        """Returns `count` questions of each benchmark, `home` and `trade`, with four choices.
+
+        They are about people and towns that no other text knows; every place is gold equally often.
+
+        Args:
+            count: of each benchmark.
+            chance: gives the random stream of some names and numbers.
+        """
+        rows = []
+        for benchmark, answers in (("home", "far_town"), ("trade", "trade")):
+            for n, (given, family) in enumerate(self._people(benchmark, count, chance)):
+                draw = chance("question", benchmark, n)
+                line = draw.choice(self.lines[f"questions_{benchmark}"])
+                line = line.replace("{far_given:a}", given).replace("{far_family:a}", family)
+                choices = draw.sample(self.lines[answers], 4)
+                row = {"id": f"{benchmark}-{n:03d}", "benchmark": benchmark}
+                question = self.text(line, draw)
+                rows.append({**row, "question": question, "choices": choices, "gold": n % 4})
+        return rows
+
+    def _people(
+        self, what: str, count: int, chance: Callable[..., Random]
+    ) -> list[tuple[str, str]]:
+        """Returns different people."""
+        given, family = self.lines["far_given"], self.lines["far_family"]
+        everyone = [(one, other) for one in given for other in family]
+        return chance("people", what).sample(everyone, count)
 
 
 class _Text:
