@@ -74,19 +74,10 @@ class _Task:
     by_stratum: bool = True
 
     def row(self, arm: str, stratum: str | None, name: str | None = None) -> Row:
-        return Row(
-            experiment=self.experiment.name,
-            kind=self.experiment.kind,
-            arm=arm,
-            dose=self.experiment.dose(arm, self.scored.step),
-            stratum=stratum,
-            metric=name or self.metric.name,
-            model=self.scored.model,
-            checkpoint=self.scored.checkpoint,
-            step=self.scored.step,
-            contrast=self.contrast,
-            note=joined(self.scored.estimators.get(name or self.metric.name), self._several()),
-        )
+        metric = name or self.metric.name
+        row = self.experiment.row(arm, metric, self.scored, self.contrast)
+        said = self.scored.estimators.get(metric)
+        return replace(row, stratum=stratum, note=joined(said, self._several()))
 
     def _several(self) -> str | None:
         if self.contrast != "did" or len(self.twins) < 2:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mixctl.evals.base_data import ShardItem, base_data
+from mixctl.evals.rows import Row
+from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import Item
 from mixctl.evals.tokenizer import decoder
 from mixctl.shards.errors import InputError
@@ -89,6 +91,21 @@ class Experiment:
             return (self.dose(arm, step), float(self.copies[inside].mean()), int(inside.sum()))
 
         return max(sorted(arms, reverse=True), key=rank) if arms else None
+
+    def row(self, arm: str, metric: str, scored: Scored, contrast: str = "level") -> Row:
+        """Returns the row of an arm under a checkpoint, still without a number."""
+        return Row(
+            experiment=self.name,
+            kind=self.kind,
+            arm=arm,
+            dose=self.dose(arm, scored.step),
+            stratum=None,
+            metric=metric,
+            model=scored.model,
+            checkpoint=scored.checkpoint,
+            step=scored.step,
+            contrast=contrast,
+        )
 
 
 def unplaced(

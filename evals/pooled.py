@@ -9,6 +9,7 @@ to compare with (`mixctl.evals.primary`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from mixctl.evals.experiments import Experiment
 from mixctl.evals.rows import Row
@@ -26,17 +27,8 @@ def pooled_rows(experiment: Experiment, scorer: PooledScorer, scored: Scored) ->
         }
         for found in scorer.pooled(values):
             tested = found.p_value is not None
-            yield Row(
-                experiment=experiment.name,
-                kind=experiment.kind,
-                arm=arm,
-                dose=experiment.dose(arm, scored.step),
-                stratum=None,
-                metric=found.metric,
-                model=scored.model,
-                checkpoint=scored.checkpoint,
-                step=scored.step,
-                contrast="level",
+            yield replace(
+                experiment.row(arm, found.metric, scored),
                 estimate=found.estimate,
                 n=found.n,
                 p_value=max(found.p_value, SMALLEST) if found.p_value is not None else None,

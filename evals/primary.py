@@ -118,21 +118,8 @@ def _arm(experiment: Experiment, last: Scored, metric: str) -> tuple[str | None,
 def _no_primary(experiment: Experiment, wanted: Mapping[str, Any], last: Scored) -> Row:
     arm = wanted["arm"]
     reason = "no arm with copies" if arm is None else "no holdout arm to compare with"
-    return Row(
-        experiment=experiment.name,
-        kind=experiment.kind,
-        arm=arm or experiment.all_arms[-1],
-        dose=experiment.dose(arm or experiment.all_arms[-1], last.step),
-        stratum=None,
-        metric=wanted["metric"],
-        model="run",
-        checkpoint=last.checkpoint,
-        step=last.step,
-        contrast=wanted["contrast"],
-        primary=True,
-        family=PRIMARY_FAMILY,
-        note=reason,
-    )
+    row = experiment.row(arm or experiment.all_arms[-1], wanted["metric"], last, wanted["contrast"])
+    return replace(row, primary=True, family=PRIMARY_FAMILY, note=reason)
 
 
 def with_q_values(rows: Sequence[Row]) -> list[Row]:

@@ -329,21 +329,7 @@ def _training_rows(
 def _failed_row(work: Work, name: str, scored: Sequence[tuple[Path, samples.Samples]]) -> Row:
     """Returns the row of an experiment that could not be scored: no number, and the reason."""
     experiment = work.named(name)
-    last = [kept for _, kept in scored if kept.model == "run"][-1]
-    step = last.checkpoint.step
-    arm = experiment.top_arm(step) or experiment.all_arms[-1]
-    return replace(
-        Row(
-            experiment=name,
-            kind=experiment.kind,
-            arm=arm,
-            dose=experiment.dose(arm, step),
-            stratum=None,
-            metric="none",
-            model="run",
-            checkpoint=last.checkpoint.name,
-            step=step,
-            contrast="level",
-        ),
-        note=f"not scored: {work.failures[name]}",
-    )
+    last = [kept for _, kept in scored if kept.model == "run"][-1].checkpoint
+    arm = experiment.top_arm(last.step) or experiment.all_arms[-1]
+    row = experiment.row(arm, "none", Scored("run", last.name, last.step, {}, {}))
+    return replace(row, note=f"not scored: {work.failures[name]}")

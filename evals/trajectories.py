@@ -80,18 +80,7 @@ class _Course:
         return np.asarray(of.copy_steps[of.copy_items == item], dtype=np.int64)
 
     def row(self, arm: str, metric: str, contrast: str) -> Row:
-        return Row(
-            experiment=self.experiment.name,
-            kind=self.experiment.kind,
-            arm=arm,
-            dose=self.experiment.dose(arm, self.last.step),
-            stratum=None,
-            metric=metric,
-            model=self.last.model,
-            checkpoint=self.last.checkpoint,
-            step=self.last.step,
-            contrast=contrast,
-        )
+        return self.experiment.row(arm, metric, self.last, contrast)
 
 
 def trajectory_rows(
