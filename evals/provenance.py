@@ -11,6 +11,9 @@ refused, all of them at once.
 A baseline may be of another build of the same shape (`mixctl.evals.no_op`): then that build's own
 record is what it is compared with.
 
+A build that was amended after a checkpoint had gone past the steps in question is not what it was
+trained on: the time of the file tells, and the checkpoint is refused.
+
 A build that was moved is recognised when the folder of the record is gone, or holds the same
 mix.json; that is said. A checkpoint without records is accepted, and that is said too. Where the
 checkpoint's folder holds a tokenizer.json, its tokens must be the build's.
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,9 +77,28 @@ def check_provenance(
         if checkpoint.loader is not None:
             _check_loader(checkpoint, *data, findings)
         _say_what_is_missing(checkpoint, hyperparameters, findings)
+        if role == "run":
+            _check_amendments(checkpoint, record, findings)
     if findings.problems:
         raise InputError(list(dict.fromkeys(findings.problems)))
     return list(dict.fromkeys(findings.notes))
+
+
+def _check_amendments(checkpoint: Checkpoint, record: BuildRecord, findings: _Findings) -> None:
+    """Refuses a checkpoint that went past an amendment's first step before it was made.
+
+    Such a training met the base tokens that stood there. When the weights were saved is what their
+    file says; a copy that does not keep the time of the file hides it.
+    """
+    saved = datetime.fromtimestamp(checkpoint.state_path.stat().st_mtime, timezone.utc)
+    step = record.geometry.steps if checkpoint.step is None else checkpoint.step
+    findings.problems += [
+        f"{checkpoint.name}: saved {saved.isoformat(timespec='seconds')} at step {step}, before "
+        f"amendment {one.number} ({one.time}) changed the steps from {one.first_step} on: it was "
+        "trained on what stood there until then; resume it from an earlier checkpoint"
+        for one in record.amendments
+        if step >= one.first_step and saved < datetime.fromisoformat(one.time)
+    ]
 
 
 def _data_of(

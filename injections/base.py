@@ -57,6 +57,8 @@ class Item:
         compared: the tokens that near-duplicates are told by; None for the first variant, an empty
             array where items are made at random and cannot be near-duplicates.
         forms: other token strings to look for in the base corpus: every form that is scored.
+        reserve: payloads that a build does not place: copies that are added later take them in
+            turn.
     """
 
     item: str
@@ -71,6 +73,7 @@ class Item:
     base: BaseData | None = None
     compared: TokenIds | None = None
     forms: tuple[TokenIds, ...] = ()
+    reserve: tuple[TokenIds, ...] = ()
 
 
 @dataclass(frozen=True)

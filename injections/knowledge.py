@@ -245,6 +245,7 @@ def _item(fact: Fact, reserve: int, encoder: Encoder) -> Item:
         arm=row.arm,
         copies=row.copies,
         forms=tuple(encoder.texts(wholes)),
+        reserve=tuple(payloads[placed:]),
     )
 
 

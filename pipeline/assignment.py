@@ -40,6 +40,10 @@ class AssignedItems:
         clusters: the label of each item's cluster.
         randomised: whether the arm was drawn, not named by the item's row; bool of shape (n,).
         n_unused: items of the file that no arm takes.
+        earlier: where copies are added to a build, how many of each item it holds already: int64 of
+            shape (n,); None for none. The numbers of the new copies follow.
+        first_variant: of each item, the first of the payloads that copies take in turn: int64 of
+            shape (n,); None for 0.
     """
 
     items: tuple[Item, ...]
@@ -50,6 +54,8 @@ class AssignedItems:
     randomised: NDArray[np.bool_]
     n_unused: int
     near_duplicates: int = 0
+    earlier: I64 | None = None
+    first_variant: I64 | None = None
 
 
 def assign_items(experiment: Experiment, context: KindContext) -> AssignedItems:

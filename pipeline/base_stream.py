@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -93,6 +94,13 @@ def lay(source: BaseSource) -> BaseStream:
         source.window_strips,
     )
     return BaseStream(source)
+
+
+class BaseTokens(Protocol):
+    """Whoever knows the base tokens of sequences."""
+
+    def training(self, sequence: I64) -> Tokens:
+        """Returns the base tokens of these sequences, shape (n, sequence_tokens)."""
 
 
 class BaseStream:

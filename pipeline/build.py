@@ -25,7 +25,7 @@ from mixctl.pipeline import stages
 from mixctl.pipeline.base_stream import lay
 from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
 from mixctl.pipeline.executors import start_workers
-from mixctl.pipeline.folder import WORK, check_folder, finished_build, own_folder
+from mixctl.pipeline.folder import check_folder, finished_build, own_folder
 from mixctl.pipeline.mixfile import located
 from mixctl.pipeline.prepare import Prepared, input_digests, prepare
 from mixctl.pipeline.readers import Corpus
@@ -35,6 +35,7 @@ from mixctl.pipeline.stages import STAGE_VERSION
 from mixctl.pipeline.tokenize_stage import engine_of
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
+from mixctl.shards.journal import WORK
 from mixctl.shards.record import RECORD_NAME, BuildRecord
 
 

@@ -34,6 +34,11 @@ _COMMANDS = {
         "relayout",
         "Lay a finished build out for another topology.",
     ),
+    "amend": (
+        "mixctl.pipeline.amend_command",
+        "amend",
+        "Place more in the steps still ahead of a build.",
+    ),
     "verify": ("mixctl.pipeline.commands", "verify", "Read a build back through the stock loader."),
     "show": ("mixctl.pipeline.commands", "show", "Print decoded placements, payload marked."),
     "eval": ("mixctl.evals.cli", "eval_command", "Score every experiment on checkpoints."),

@@ -93,12 +93,14 @@ def make_pieces(
     item = np.repeat(np.arange(len(assigned.items)), assigned.copies)
     first = np.cumsum(assigned.copies) - assigned.copies
     copy = np.arange(len(item)) - np.repeat(first, assigned.copies)
+    if assigned.earlier is not None:
+        copy += assigned.earlier[item]
     names = [one.item for one in assigned.items]
     item_key = streams(names, seed, "placement", config.name)
     key = bits(item_key[item], copy)
     modes = [MODES.index(arm_mode(config, one)) for one in assigned.arms]
     tables = _payload_tables(config, assigned, topology)
-    variant = copy % tables.n_variants[item]
+    variant = _variant(assigned, tables, item, copy)
     whole = Pieces(
         item=item,
         copy=copy,
@@ -114,6 +116,14 @@ def make_pieces(
     pieces = _split(whole, config, assigned, seed)
     raise_problems(_length_problems(pieces, config, assigned, topology))
     return pieces
+
+
+def _variant(assigned: AssignedItems, tables: _PayloadTables, item: I64, copy: I64) -> I64:
+    """Returns which payload each copy takes: each in turn, from the item's first one on."""
+    if assigned.first_variant is None:
+        return copy % tables.n_variants[item]
+    first = assigned.first_variant[item]
+    return first + copy % (tables.n_variants[item] - first)
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,27 @@ class Draft:
 
 def make_draft(experiment: Experiment, context: KindContext, mix: Mix) -> Draft:
     """Returns the experiment with its copies and the sequences that each may be drawn among."""
+    return draft_of(experiment, assign_items(experiment, context), mix)
+
+
+def draft_of(experiment: Experiment, assigned: AssignedItems, mix: Mix, after: int = 0) -> Draft:
+    """Returns the draft of an experiment whose items are in their arms.
+
+    Args:
+        experiment: its section and kind.
+        assigned: its items.
+        mix: what else it depends on.
+        after: every copy must be placed in a later step than this one.
+
+    Raises:
+        InputError: with every problem of windows, schedules and payloads.
+    """
     config, topology = experiment.config, mix.topology
-    assigned = assign_items(experiment, context)
-    windows = _windows(config, assigned.arms, topology)
+    windows = _windows(config, assigned.arms, topology, after)
     if problems := [*too_many(config, assigned, windows, topology)]:
         raise InputError(problems)
     pieces = make_pieces(config, assigned, topology, mix.config.seed)
-    first, stop = _ranges(config, assigned, windows, pieces, mix)
+    first, stop = _ranges(config, assigned, windows, pieces, mix, after)
     is_batch = (pieces.mode == BATCH) | ((pieces.mode == MARK) & (pieces.n_sequences > 1))
     unplaced = np.full(len(pieces), -1, dtype=np.int64)
     return Draft(
@@ -69,7 +83,7 @@ def make_draft(experiment: Experiment, context: KindContext, mix: Mix) -> Draft:
 
 
 def _windows(
-    config: ExperimentConfig, arms: tuple[Arm, ...], topology: Topology
+    config: ExperimentConfig, arms: tuple[Arm, ...], topology: Topology, after: int
 ) -> tuple[StepWindow, ...]:
     """Returns the window of each arm; arms inherit the experiment's."""
     windows, problems = [], []
@@ -82,7 +96,7 @@ def _windows(
                 f"leave one of them out"
             )
         try:
-            window = arm_window(schedule, arm.during or config.during, topology)
+            window = arm_window(schedule, arm.during or config.during, topology, after)
         except ValueError as error:
             problems.append(f"{place}: during: {error}")
             continue
@@ -113,13 +127,17 @@ def _ranges(
     windows: tuple[StepWindow, ...],
     pieces: Pieces,
     mix: Mix,
+    after: int,
 ) -> tuple[I64, I64]:
     """Returns (first, stop): the sequences that each piece is drawn among."""
     first, stop = np.zeros(len(pieces), np.int64), np.zeros(len(pieces), np.int64)
+    turn = pieces.copy
+    if assigned.earlier is not None:
+        turn = turn - assigned.earlier[pieces.item]
     for number, (arm, window) in enumerate(zip(assigned.arms, windows, strict=True)):
         mine = np.flatnonzero(assigned.arm[pieces.item] == number)
         numbers = CopyNumbers(
-            copy=pieces.copy[mine],
+            copy=turn[mine],
             copies=assigned.copies[pieces.item[mine]],
             phase=pieces.phase[mine],
             key=pieces.key[mine],
@@ -130,7 +148,7 @@ def _ranges(
         except ValueError as error:
             place = f"experiment '{config.name}', arm '{arm.name}'"
             raise InputError(f"{place}: schedule: {error}") from None
-    return _given_steps(config, assigned, pieces, first, stop, mix.topology)
+    return _given_steps(config, assigned, pieces, first, stop, mix.topology, after)
 
 
 def _given_steps(
@@ -140,16 +158,20 @@ def _given_steps(
     first: I64,
     stop: I64,
     topology: Topology,
+    after: int,
 ) -> tuple[I64, I64]:
     """Returns (first, stop) with the copies whose rows name their steps put there."""
     problems = []
+    earliest = after + 1
     for number, item in enumerate(assigned.items):
         if not item.steps or not assigned.copies[number]:
             continue
         place = f"experiment '{config.name}': item '{item.item}': steps"
-        outside = [step for step in item.steps if not 1 <= step <= topology.steps]
+        outside = [step for step in item.steps if not earliest <= step <= topology.steps]
         if outside:
-            problems.append(f"{place}: {outside[0]}: the run has steps 1 to {topology.steps}")
+            what = f"only steps {earliest} to" if after else "the run has steps 1 to"
+            rest = " can be changed" if after else ""
+            problems.append(f"{place}: {outside[0]}: {what} {topology.steps}{rest}")
         if len(item.steps) != assigned.copies[number]:
             problems.append(
                 f"{place}: {len(item.steps)} steps for {assigned.copies[number]} copies"
@@ -157,7 +179,8 @@ def _given_steps(
         if problems:
             continue
         low, high = np.searchsorted(pieces.item, [number, number + 1])
-        steps = np.array(item.steps, dtype=np.int64)[pieces.copy[low:high]]
+        before = 0 if assigned.earlier is None else int(assigned.earlier[number])
+        steps = np.array(item.steps, dtype=np.int64)[pieces.copy[low:high] - before]
         first[low:high] = (steps - 1) * topology.global_batch
         stop[low:high] = steps * topology.global_batch
     if problems:
@@ -212,13 +235,16 @@ def clear_of_batches(draft: Draft, taken: set[int], topology: Topology) -> Draft
     return replace(draft, first=first, stop=stop)
 
 
-def occupied_steps(taken: set[int], topology: Topology) -> Occupied:
-    """Returns the occupation of the line by whole batches, an extent a sequence."""
-    width, batch = topology.sequence_tokens, topology.global_batch
-    steps = np.array(sorted(taken), dtype=np.int64)
-    sequence = (steps[:, None] * batch + np.arange(batch)).ravel()
-    begin = sequence * (width + 1)
-    return Occupied(begin, begin + width)
+def step_sequences(steps: set[int], topology: Topology) -> I64:
+    """Returns the sequences of the steps, counted from 0, in order."""
+    first = np.array(sorted(steps), dtype=np.int64) * topology.global_batch
+    return (first[:, None] + np.arange(topology.global_batch)).ravel()
+
+
+def occupied_sequences(sequence: I64, topology: Topology) -> Occupied:
+    """Returns the occupation of the line by whole sequences, given in order."""
+    begin = sequence * (topology.sequence_tokens + 1)
+    return Occupied(begin, begin + topology.sequence_tokens)
 
 
 def with_places(draft: Draft, occupied: Occupied, topology: Topology) -> tuple[Draft, Occupied]:

@@ -14,10 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.journal import WORK, recover
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
 from mixctl.shards.verify_files import check_files
-
-WORK = ".work"
 
 
 def check_folder(out: Path) -> None:
@@ -57,10 +56,11 @@ def own_folder(out: Path) -> Iterator[None]:
         raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
     lock = FileLock(out / WORK / "lock", timeout=0)
     try:
-        with lock:
+        with lock, _work_removed(out):
+            recover(out)
             yield
     except Timeout:
-        raise InputError(f"--out: {out}: another build is at work in this folder") from None
+        raise InputError(f"--out: {out}: another mixctl is at work in this folder") from None
     except InputError:
         if fresh:
             shutil.rmtree(out if out in fresh else out / WORK, ignore_errors=True)
@@ -68,6 +68,13 @@ def own_folder(out: Path) -> Iterator[None]:
             with suppress(OSError):
                 parent.rmdir()  # only where nobody else has put something meanwhile
         raise
+
+
+@contextmanager
+def _work_removed(out: Path) -> Iterator[None]:
+    """Removes the work folder of a finished build, as long as the lock in it is held."""
+    try:
+        yield
     finally:
         if (out / RECORD_NAME).exists():
             shutil.rmtree(out / WORK, ignore_errors=True)

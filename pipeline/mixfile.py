@@ -112,7 +112,7 @@ def read_mix(path: Path) -> Mix:
     raw = read_yaml(path)
     sections = raw.get("experiments", [])
     config, problems = parse(MixConfig, {**raw, "experiments": []}, str(path))
-    experiments, more = _experiments(sections, path)
+    experiments, more = read_sections(sections, path)
     problems += more
     trainer = _trainer(raw, path, problems)
     if config is None or problems or trainer is None:
@@ -143,7 +143,7 @@ def _trainer(
         return None
 
 
-def _experiments(sections: Any, path: Path) -> tuple[list[Experiment], list[str]]:
+def read_sections(sections: Any, path: Path) -> tuple[list[Experiment], list[str]]:
     """Returns the experiments that could be read, and the problems of the others."""
     if not isinstance(sections, list):
         return [], [f"{path}: experiments: must be a list, each beginning with '- name:'"]

@@ -25,7 +25,7 @@ import numpy as np
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from mixctl.pipeline.base_stream import BaseSource, BaseStream
+from mixctl.pipeline.base_stream import BaseSource, BaseStream, BaseTokens
 from mixctl.pipeline.copies import BATCH, BOUNDARY, SEQUENCE
 from mixctl.pipeline.overlay import ChunkPlacements, Placed, has_late_digest
 from mixctl.pipeline.patch import PayloadPool, make_room, write_payloads, write_separators
@@ -148,7 +148,7 @@ def _write_train(source: MixSource, chunk: int) -> None:
     replaced = content != sequence
     blocks[replaced] = stream.training(content[replaced])
     placed = placements.of(chunk)
-    _apply(blocks, placed, placements.pool, stream, source.eod_id)
+    apply_placements(blocks, placed, placements.pool, stream, source.eod_id)
     late = placed.where(has_late_digest(placed))
     digests = [payload_digest(blocks[row]) for row in late.row]
     payloads = list(zip(late.number.tolist(), digests, strict=True))
@@ -158,8 +158,10 @@ def _write_train(source: MixSource, chunk: int) -> None:
     _write(source, TRAIN, chunk, blocks, payloads, found)
 
 
-def _apply(blocks: Tokens, placed: Placed, pool: PayloadPool, stream: BaseStream, eod: int) -> None:
-    """Writes the placements of a chunk into its blocks."""
+def apply_placements(
+    blocks: Tokens, placed: Placed, pool: PayloadPool, stream: BaseTokens, eod: int
+) -> None:
+    """Writes placements into their blocks, in place; `row` says which of `blocks`."""
     taken = placed.where(placed.source >= 0)
     blocks[taken.row] = stream.training(taken.source)
     spliced = placed.where(placed.mode == BOUNDARY)

@@ -6,7 +6,7 @@ the placements of its chunks only. Price: 57 bytes a placement and 4 a payload t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,10 @@ class Placed:
     def where(self, chosen: NDArray[np.bool_]) -> Placed:
         """Returns the chosen placements."""
         return Placed(*(getattr(self, name)[chosen] for name in _PLACED))
+
+    def moved(self, row: I64) -> Placed:
+        """Returns the placements in other rows."""
+        return replace(self, row=row)
 
 
 _PLACED = tuple(Placed.__dataclass_fields__)

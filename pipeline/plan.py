@@ -30,7 +30,8 @@ from mixctl.pipeline.drafts import (
     Draft,
     clear_of_batches,
     make_draft,
-    occupied_steps,
+    occupied_sequences,
+    step_sequences,
     with_batches,
     with_places,
 )
@@ -169,7 +170,7 @@ def make_plan(mix: Mix, sample: int | None = None) -> Plan:
         Path(mix.resolve(mix.config.tokenizer)), eod=mix.config.eod, bos=mix.config.bos
     )
     problems = check_vocabulary(mix, encoder.vocab_size)
-    context = _context(mix, encoder, sample)
+    context = kind_context(mix, encoder, sample)
     drafts = []
     for experiment in mix.experiments:
         try:
@@ -178,10 +179,11 @@ def make_plan(mix: Mix, sample: int | None = None) -> Plan:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    return _place_all(mix, encoder, drafts)
+    return place_drafts(mix, encoder, drafts, np.empty(0, dtype=np.int64))
 
 
-def _context(mix: Mix, encoder: Encoder, sample: int | None) -> KindContext:
+def kind_context(mix: Mix, encoder: Encoder, sample: int | None = None) -> KindContext:
+    """Returns what the kinds of a mix may look at."""
     topology = mix.topology
     return KindContext(
         folder=mix.folder,
@@ -195,17 +197,31 @@ def _context(mix: Mix, encoder: Encoder, sample: int | None) -> KindContext:
     )
 
 
-def _place_all(mix: Mix, encoder: Encoder, drafts: list[Draft]) -> Plan:
-    """Returns the plan: whole batches first, then everything else, experiments by name."""
+def place_drafts(mix: Mix, encoder: Encoder, drafts: list[Draft], held: I64) -> Plan:
+    """Returns the plan: whole batches first, then everything else, experiments by name.
+
+    Args:
+        mix: what the drafts are of.
+        encoder: of its tokenizer.
+        drafts: the experiments, by name.
+        held: int64, sorted: sequences in which nothing may be placed.
+
+    Raises:
+        InputError: with every experiment that lacks room.
+    """
     topology, problems = mix.topology, list[str]()
-    taken: set[int] = set()
+    touched, n_held = np.unique(held // topology.global_batch, return_counts=True)
+    barred = set(touched.tolist())
+    taken = set(barred)
     for given in (True, False):
         for number, draft in enumerate(drafts):
             try:
                 drafts[number], taken = with_batches(draft, given, taken, topology)
             except InputError as error:
                 problems += error.problems
-    occupied = occupied_steps(taken, topology)
+    filled = np.union1d(step_sequences(taken - barred, topology), held)
+    occupied = occupied_sequences(filled, topology)
+    taken -= set(touched[n_held < topology.global_batch].tolist())
     for number, draft in enumerate(drafts):
         try:
             beside = clear_of_batches(draft, taken, topology)

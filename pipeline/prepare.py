@@ -59,7 +59,7 @@ def prepare(mix_path: Path) -> Prepared:
     try:
         plan = make_plan(mix)
         problems += payload_problems(plan)
-        problems += _marks_without_noise(plan)
+        problems += marks_without_noise(plan)
         layouts = choose_layouts(plan)
     except InputError as error:
         problems += error.problems
@@ -68,7 +68,7 @@ def prepare(mix_path: Path) -> Prepared:
     return Prepared(plan, corpus, *layouts)
 
 
-def _marks_without_noise(plan: Plan) -> list[str]:
+def marks_without_noise(plan: Plan) -> list[str]:
     """Returns the experiments whose marks the trainer would pass over without a word."""
     if plan.mix.trainer.adds_noise:
         return []

@@ -27,11 +27,11 @@ from fsspec.implementations.local import LocalFileSystem
 from mixctl.pipeline.build import build
 from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
 from mixctl.pipeline.executors import run_stage
-from mixctl.pipeline.folder import WORK
 from mixctl.pipeline.mixfile import read_mix
 from mixctl.shards.addresses import listing, opened
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.files import digest_bytes, digest_file
+from mixctl.shards.journal import WORK
 from mixctl.shards.record import RECORD_NAME, BuildRecord, FileRecord, read_record, record_text
 
 MAX_TASKS = 128

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mixctl.injections.base import TokenIds
 from mixctl.pipeline.plan import Plan
 from mixctl.shards.errors import VerificationError
 from mixctl.shards.search import TokenSearch
@@ -25,9 +26,13 @@ def reasons(plan: Plan) -> list[str]:
     return [f"purge:{experiment}" for experiment, _, _ in plan.forbidden]
 
 
-def payload_problems(plan: Plan) -> list[str]:
-    """Returns the payloads that hold a forbidden string."""
-    forbidden = plan.forbidden
+Forbidden = list[tuple[str, str, TokenIds]]
+"""(experiment, item, tokens) of strings that must occur nowhere in the run"""
+
+
+def payload_problems(plan: Plan, others: Forbidden | None = None) -> list[str]:
+    """Returns the payloads that hold a forbidden string, of the plan or among the `others`."""
+    forbidden = [*plan.forbidden, *(others or [])]
     if not forbidden:
         return []
     search = TokenSearch([ids for _, _, ids in forbidden])

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
-from mixctl.pipeline.folder import WORK, check_folder, finished_build, own_folder, remove_stale
+from mixctl.pipeline.folder import check_folder, finished_build, own_folder, remove_stale
 from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, read_receipts
 from mixctl.pipeline.prepare import mix_digest, settings_digest
 from mixctl.pipeline.relayout_chunks import (
@@ -55,6 +55,7 @@ from mixctl.shards.chunks import chunk_names, token_byte
 from mixctl.shards.draws import I64
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.files import digest_bytes, remove_partials, write_bytes
+from mixctl.shards.journal import WORK
 from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.manifest import (
     BLOCKS,

@@ -78,32 +78,45 @@ def _tokens(bound: str) -> int:
         raise ValueError(_no_bound(bound)) from None
 
 
-def parse_window(window: Window | None, topology: Topology) -> StepWindow:
+def parse_window(window: Window | None, topology: Topology, after: int = 0) -> StepWindow:
     """Returns the window in completed steps.
 
+    Args:
+        window: as the mix file says; None for all steps but the first.
+        topology: of the run.
+        after: the steps that cannot be changed any more; the window must begin there or later.
+
     Raises:
-        ValueError: when a bound is wrong or no step lies between them.
+        ValueError: when a bound is wrong, no step lies between them, or it begins too early.
     """
     if window is None:
-        return StepWindow(1, topology.steps)
+        return StepWindow(max(1, after), topology.steps)
     start, stop = (parse_bound(bound, topology) for bound in window)
     if start >= stop:
         raise ValueError(
             f"{window} is steps {start} < step <= {stop}: no step of the {topology.steps} lies in "
             "it"
         )
+    if start < after:
+        nearest = [after, stop if stop > after else topology.steps]
+        raise ValueError(
+            f"{window} is steps {start} < step <= {stop}, and only steps after {after} can be "
+            f"changed: the nearest window is {nearest}"
+        )
     return StepWindow(start, stop)
 
 
-def arm_window(schedule: Schedule, during: Window | None, topology: Topology) -> StepWindow:
+def arm_window(
+    schedule: Schedule, during: Window | None, topology: Topology, after: int = 0
+) -> StepWindow:
     """Returns the steps that an arm's copies may fall in: its windows together, or `during`.
 
     Raises:
-        ValueError: when a bound is wrong or no step lies between two.
+        ValueError: as `parse_window`.
     """
     if not isinstance(schedule, CopyWindows):
-        return parse_window(during, topology)
-    windows = [parse_window(window, topology) for window in schedule.windows]
+        return parse_window(during, topology, after)
+    windows = [parse_window(window, topology, after) for window in schedule.windows]
     return StepWindow(min(w.start for w in windows), max(w.stop for w in windows))
 
 

@@ -19,7 +19,7 @@ from mixctl.pipeline.base_stream import BaseSource
 from mixctl.pipeline.decontamination import Patterns, patterns
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
-from mixctl.pipeline.folder import WORK, remove_stale
+from mixctl.pipeline.folder import remove_stale
 from mixctl.pipeline.matches import documents_to_drop, hits_table
 from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
 from mixctl.pipeline.overlay import make_overlay, save_overlay
@@ -30,6 +30,7 @@ from mixctl.pipeline.searching import BaseDocuments, Hits, SearchTokens, first_d
 from mixctl.pipeline.tokenize_stage import run_tokenize
 from mixctl.shards.draws import I64
 from mixctl.shards.files import digest_bytes, remove_partials, replacing
+from mixctl.shards.journal import WORK
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.search import TokenStrings, save_patterns, token_strings
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from mixctl.pipeline.assignment import ALL
-from mixctl.pipeline.base_stream import BaseStream
+from mixctl.pipeline.base_stream import BaseTokens
 from mixctl.pipeline.copies import BOUNDARY, MARK, MODES, OVERWRITE, arm_split
 from mixctl.pipeline.mixing import Receipt
 from mixctl.pipeline.overlay import has_late_digest
@@ -22,7 +22,7 @@ from mixctl.shards.order import TrainingOrder
 
 
 def items_table(
-    experiments: Iterable[PlannedExperiment], resolved: Resolved, stream: BaseStream
+    experiments: Iterable[PlannedExperiment], resolved: Resolved, stream: BaseTokens
 ) -> pa.Table:
     """Returns items.parquet: a row an item, holdouts included, by experiment and item."""
     empty = ITEMS.empty_table().append_column("randomised", pa.array([], pa.bool_()))
@@ -31,7 +31,7 @@ def items_table(
 
 
 def _item_tokens(
-    experiment: PlannedExperiment, resolved: Resolved, stream: BaseStream
+    experiment: PlannedExperiment, resolved: Resolved, stream: BaseTokens
 ) -> list[np.ndarray | None]:
     """Returns the payload of each item; None for base data, which the shards hold if it is placed.
 

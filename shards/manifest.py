@@ -68,6 +68,9 @@ REPLACEMENTS = pa.schema(
 )
 BLOCKS = pa.schema([("chunk", pa.string()), ("block", pa.int32()), ("digest", pa.string())])
 
+BEFORE = pa.schema([("sequence", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
+"""what sequences held until an amendment changed them: before-0001.parquet, ..."""
+
 TABLES = {
     "manifest/items.parquet": ITEMS,
     "manifest/placements.parquet": PLACEMENTS,
@@ -144,6 +147,16 @@ def read_blocks(build: Path) -> pa.Table:
     return read_table(build, "manifest/blocks.parquet")
 
 
+def before_name(number: int) -> str:
+    """Returns the name of the table of what an amendment changed: manifest/before-0001.parquet."""
+    return f"manifest/before-{number:04d}.parquet"
+
+
+def read_before(build: Path, number: int) -> pa.Table:
+    """Returns what the sequences that an amendment changed held until then, where it is kept."""
+    return read_table(build, before_name(number))
+
+
 def read_table(
     build: Path, name: str, filters: list[tuple[str, str, str]] | None = None
 ) -> pa.Table:
@@ -160,7 +173,7 @@ def read_table(
     path = build / name
     try:
         table = pq.read_table(path, filters=filters)
-        return _cast(table, TABLES[name])
+        return _cast(table, TABLES.get(name, BEFORE))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {build} is not a finished build") from None
     except (pa.ArrowException, KeyError, OSError) as error:

@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from mixctl.shards.chunks import Tokens
+from mixctl.shards.chunks import Tokens, chunk_name, open_chunk
+from mixctl.shards.draws import I64
+from mixctl.shards.order import TrainingOrder
+from mixctl.shards.record import Geometry
 from mixctl.shards.topology import Topology
 
 _QUIET = {"LITDATA_DISABLE_VERSION_CHECK": "1"}
@@ -101,6 +104,24 @@ def read_share(
         torch_worker._worker_info = known
     while (row := next(rows, None)) is not None:  # a for loop would begin it again
         yield row
+
+
+def read_sequences(build: Path, geometry: Geometry, sequence: I64) -> Tokens:
+    """Returns what sequences of train/ hold, read from the chunk files directly: shape (n, L + 1).
+
+    Args:
+        build: the build folder.
+        geometry: of the build.
+        sequence: int64, which.
+    """
+    order = TrainingOrder(geometry.topology(), geometry.layout())
+    chunk, block = order.slots(np.asarray(sequence, dtype=np.int64))
+    found = np.empty((len(chunk), geometry.sequence_tokens), dtype=geometry.dtype)
+    for number in np.unique(chunk).tolist():
+        path = build / "train" / chunk_name(number)
+        rows = np.flatnonzero(chunk == number)
+        found[rows] = open_chunk(path, geometry.sequence_tokens, geometry.dtype)[block[rows]]
+    return found
 
 
 def _state(loader: Any, topology: Topology, iteration: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes, write_text
+from mixctl.shards.journal import settle
 from mixctl.shards.layout import Layout
 from mixctl.shards.topology import Topology
 
@@ -134,6 +135,27 @@ class Totals(_Part):
     replaced_sequences: int = 0
 
 
+class Amendment(_Part):
+    """A change of the finished build: all that it was made of, and what it did.
+
+    `first_step` is the first step that it changed; `folder` is where the sections' relative paths
+    start; `inputs` are the digests of their files, by experiment, number and name.
+    """
+
+    number: int
+    after_step: int
+    first_step: int
+    time: str
+    experiments: list[dict[str, Any]]
+    copies: dict[str, dict[str, int]] = {}
+    folder: str
+    inputs: dict[str, str]
+    kinds: dict[str, int]
+    placements: int
+    tokens: int
+    sequences: int
+
+
 class BuildRecord(_Part):
     """All of mix.json."""
 
@@ -151,7 +173,7 @@ class BuildRecord(_Part):
     totals: dict[str, Totals]
     absent: list[str] = []
     decontamination: dict[str, int] = {}
-    amendments: list[dict[str, Any]] = []
+    amendments: list[Amendment] = []
     self_digest: str = ""
 
 
@@ -167,12 +189,14 @@ def write_record(build: Path, record: BuildRecord) -> None:
 
 
 def read_record(build: Path) -> BuildRecord:
-    """Returns the record of a finished build.
+    """Returns the record of a finished build; an amendment that was interrupted is settled first.
 
     Raises:
-        InputError: when mix.json is missing, is not a build record, or is of a later format.
+        InputError: when mix.json is missing, is not a build record, or is of a later format, or
+            when the build is being amended right now.
     """
     path = build / RECORD_NAME
+    settle(build)
     try:
         return parse_record(path.read_bytes(), str(path))
     except FileNotFoundError:

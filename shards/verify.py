@@ -21,6 +21,7 @@ from pathlib import Path
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.manifest import read_blocks, read_items, read_placements, read_replacements
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record, record_text
+from mixctl.shards.verify_amendments import check_amendments
 from mixctl.shards.verify_chunks import check_chunks
 from mixctl.shards.verify_files import check_files, check_trainer, moved_from
 from mixctl.shards.verify_loader import check_loader
@@ -68,6 +69,7 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     except InputError as error:
         raise VerificationError(error.problems) from None
     report.findings += check_manifest(build, record, items, placements, blocks)
+    report.findings += check_amendments(build, record, placements)
     report.raise_findings()
     findings, report.placements, report.blocks = check_chunks(
         build, record, items, placements, blocks, replacements, full

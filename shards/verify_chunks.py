@@ -145,7 +145,7 @@ def _check_readable(
         twin_path = build / "control" / "train" / name
         twin = open_chunk(twin_path, geometry.sequence_tokens, geometry.dtype)
         shown, eod = twin[:n_looked], record.tokenizer.eod_id
-        findings += _check_twin(path, tokens[:n_looked], shown, rows, replaced, eod)
+        findings += check_twin(path, tokens[:n_looked], shown, rows, replaced, eod)
     return findings, rows.num_rows, n_looked
 
 
@@ -220,7 +220,7 @@ def _check_replaced(
     return [f"{path}: block {b} is not the base data that replaces it" for b in wrong]
 
 
-def _check_twin(
+def check_twin(
     path: Path, tokens: Tokens, twin: Tokens, rows: pa.Table, replaced: dict[int, str], eod: int
 ) -> list[str]:
     """Finds where run and twin differ outside the payloads, moved base tokens included."""

@@ -245,7 +245,7 @@ def test_a_second_build_is_kept_out_of_the_folder_and_the_first_ends(shared, bui
         time.sleep(0.02)
     assert first.poll() is None, "ended too early to try anything"
     os.killpg(first.pid, signal.SIGSTOP)  # however slow the second is
-    with pytest.raises(InputError, match="another build is at work in this folder"):
+    with pytest.raises(InputError, match="another mixctl is at work in this folder"):
         build(shared.mix(name="built.yaml"), out, control=True)
     os.killpg(first.pid, signal.SIGCONT)
     assert first.wait() == 0
