@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -184,14 +184,16 @@ def _payloads(
 ) -> Iterator[TokenIds | I64]:
     """Yields the payload of each (text, tokens) in turn."""
     texts = iter(text for text, tokens in rows if text is not None and tokens is None)
-    payloads = encoded(texts, encoder)
+    payloads = encoded(texts, encoder.many_payloads)
     return (next(payloads) if tokens is None else tokens for _, tokens in rows)
 
 
-def encoded(texts: Iterator[str], encoder: Encoder) -> Iterator[TokenIds]:
-    """Yields the payload of each text, tokenized a batch at a time: a batch of all takes GBs."""
+def encoded(
+    texts: Iterator[str], encode: Callable[[Sequence[str]], list[TokenIds]]
+) -> Iterator[TokenIds]:
+    """Yields what `encode` makes of each text, a batch at a time: a batch of all takes GBs."""
     while batch := list(itertools.islice(texts, _BATCH)):
-        yield from encoder.payloads(batch)
+        yield from encode(batch)
 
 
 def _token_problems(ids: TokenIds | I64, place: str, encoder: Encoder) -> list[str]:

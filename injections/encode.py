@@ -64,6 +64,13 @@ class Encoder:
         """Returns the ids of each text as a document without its end: BOS first if asked."""
         return [self.opened(ids) for ids in self.texts(texts)]
 
+    def many_payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Returns the same as `payloads`, of texts that are placed as they are, and many of them.
+
+        A build encodes them faster where that provably gives the same ids.
+        """
+        return self.payloads(texts)
+
     def opened(self, ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Returns the ids with the BOS token before them where the mix says so."""
         if self.bos_id is None:

@@ -164,7 +164,7 @@ def _training_batch(config: MathematicsConfig, context: KindContext, which: rang
             compared=_NO_TOKENS,
         )
         for name, problem, ids in zip(
-            names, problems, context.encoder.payloads([p.text for p in problems]), strict=True
+            names, problems, context.encoder.many_payloads([p.text for p in problems]), strict=True
         )
     ]
 

@@ -86,7 +86,7 @@ def _drawn_canaries(
         for prefix, mine in zip(made, drawn, strict=True)
         for one in mine
     )
-    payloads = encoded(texts, work.context.encoder)
+    payloads = encoded(texts, work.context.encoder.payloads)
     items = []
     for prefix, mine in zip(made, drawn, strict=True):
         whole = [next(payloads) for _ in mine]
@@ -106,7 +106,7 @@ def _enumerated_canaries(
     check_enumerable(space, len(work.prefixes))
     first = work.prefixes[0]
     texts = [f"{first.text}{_spelled(one, secret)}{work.tail}" for one in space.enumerate()]
-    whole = list(encoded(iter(texts), work.context.encoder))
+    whole = list(encoded(iter(texts), work.context.encoder.payloads))
     head, tail = _cut(first.ids, work.tail_ids, whole)
     suffixes = [ids[head : len(ids) - tail] for ids in whole]
     every = [ids.tolist() for ids in suffixes]

@@ -88,6 +88,8 @@ def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfi
         if (out / RECORD_NAME).exists():
             return finished_build(out, build_digest)
         source = stages.tokenize(prepared, out, digests, executor)
+        if engine_of(source.folder).name != prepared.engine.name:
+            prepared = prepare(prepared.plan.mix.path, "tokenizers")  # payloads as well
         searched = stages.search(prepared, source, executor)
         stream = lay(searched.source)  # too small a corpus is found here, before mixing
         dirty = stream.sequences_with(searched.forbidden)
@@ -100,7 +102,7 @@ def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfi
             searched,
             mixed,
             {**digests, "build": build_digest},
-            engine_of(source.folder),
+            str(engine_of(source.folder)),
         )
         return seal(sealed, stream)
 

@@ -10,7 +10,7 @@ one document in a thousand while it runs. Where it differs even once, the stage 
     batch.ids[: batch.ends[0]]                     of the first
 
 The string of a control token inside a text stays text, as in `injections/encode.py`. Payloads are
-always encoded there, by `tokenizers`.
+encoded there, or many at once as payload_encoder.py says.
 
 Price: the check takes 0.3 s of processor a build; a sampled document as long as twenty others.
 """
@@ -86,7 +86,7 @@ class TokenizersEngine:
 class FastEngine:
     """fastokens. Text that holds the string of a control token stays text here too."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, tokenizer_json: str) -> None:
         """Loads the tokenizer.
 
         Raises:
@@ -94,9 +94,7 @@ class FastEngine:
         """
         import fastokens
 
-        self._tokenizer = _guarded(
-            lambda: fastokens.Tokenizer.from_json_str(encoder.tokenizer_json)
-        )
+        self._tokenizer = _guarded(lambda: fastokens.Tokenizer.from_json_str(tokenizer_json))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
@@ -126,10 +124,14 @@ def _guarded(call: Callable[[], Any]) -> Any:
         raise EngineDiffers(f"fails: {' '.join(str(error).split())[:200]}") from None
 
 
-@lru_cache(maxsize=2)
 def load_engine(name: str, encoder: Encoder) -> Engine:
     """Returns an engine by name, `fast` or `tokenizers`; loaded once in a process."""
-    return FastEngine(encoder) if name == "fast" else TokenizersEngine(encoder)
+    return _fast(encoder.tokenizer_json) if name == "fast" else TokenizersEngine(encoder)
+
+
+@lru_cache(maxsize=2)
+def _fast(tokenizer_json: str) -> FastEngine:
+    return FastEngine(tokenizer_json)
 
 
 @dataclass(frozen=True)

@@ -156,19 +156,24 @@ class Plan:
         ]
 
 
-def make_plan(mix: Mix, sample: int | None = None) -> Plan:
+def load_mix_encoder(mix: Mix) -> Encoder:
+    """Returns the encoder of the mix file's tokenizer; raises InputError where it is none."""
+    config = mix.config
+    return load_encoder(Path(mix.resolve(config.tokenizer)), eod=config.eod, bos=config.bos)
+
+
+def make_plan(mix: Mix, sample: int | None = None, encoder: Encoder | None = None) -> Plan:
     """Returns the plan of a mix.
 
     Args:
         mix: the mix.
         sample: how many payloads a generated kind makes; None for every one, as a build needs.
+        encoder: of the mix file's tokenizer, where it is loaded already.
 
     Raises:
         InputError: with every problem of tokenizer, items, arms, windows and capacity.
     """
-    encoder = load_encoder(
-        Path(mix.resolve(mix.config.tokenizer)), eod=mix.config.eod, bos=mix.config.bos
-    )
+    encoder = encoder or load_mix_encoder(mix)
     problems = check_vocabulary(mix, encoder.vocab_size)
     context = kind_context(mix, encoder, sample)
     drafts = []

@@ -14,9 +14,17 @@ from typing import Any
 import fsspec
 
 from mixctl.pipeline.copies import MARK
-from mixctl.pipeline.engines import engine_problems
+from mixctl.pipeline.engines import (
+    EngineChoice,
+    EngineDiffers,
+    EngineName,
+    choose_engine,
+    engine_problems,
+    reference,
+)
 from mixctl.pipeline.mixfile import Mix, located, read_mix
-from mixctl.pipeline.plan import Plan, make_plan
+from mixctl.pipeline.payload_encoder import FastEncoder
+from mixctl.pipeline.plan import Plan, load_mix_encoder, make_plan
 from mixctl.pipeline.purge import payload_problems
 from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
 from mixctl.pipeline.trainer import GAUSSIAN_DATA, litgpt_config, litgpt_problems
@@ -34,6 +42,7 @@ class Prepared:
     corpus: Corpus
     layout: Layout
     val_layout: Layout
+    engine: EngineChoice
 
     @property
     def dtype(self) -> str:
@@ -41,8 +50,12 @@ class Prepared:
         return token_dtype(self.plan.encoder.vocab_size)
 
 
-def prepare(mix_path: Path) -> Prepared:
+def prepare(mix_path: Path, engine: EngineName | None = None) -> Prepared:
     """Returns the checked mix with its plan and its layouts; writes nothing.
+
+    Args:
+        mix_path: the mix file.
+        engine: the engine to use; None takes what the mix file says.
 
     Raises:
         InputError: with every problem found.
@@ -51,13 +64,14 @@ def prepare(mix_path: Path) -> Prepared:
     problems: list[str] = []
     made = litgpt_config(mix.trainer_raw, mix.trainer, mix.topology, mix.folder, "train")
     problems += litgpt_problems(made, mix.trainer_path)
-    problems += engine_problems(mix.config.engine)
+    asked = engine or mix.config.engine
+    problems += engine_problems(asked)
     corpus = _corpus(mix, problems)
     problems += _item_files_in(corpus, mix)
     layouts: tuple[Layout, Layout] | None = None
     plan: Plan | None = None
     try:
-        plan = make_plan(mix)
+        plan, chosen = _planned(mix, asked)
         problems += payload_problems(plan)
         problems += marks_without_noise(plan)
         layouts = choose_layouts(plan)
@@ -65,7 +79,19 @@ def prepare(mix_path: Path) -> Prepared:
         problems += error.problems
     if problems or corpus is None or plan is None or layouts is None:
         raise InputError(located(problems, mix_path))
-    return Prepared(plan, corpus, *layouts)
+    return Prepared(plan, corpus, *layouts, chosen)
+
+
+def _planned(mix: Mix, asked: EngineName) -> tuple[Plan, EngineChoice]:
+    """Returns the plan, and the engine that the build begins with: not one that differed here."""
+    encoder = load_mix_encoder(mix)
+    engine = reference("") if engine_problems(asked) else choose_engine(asked, encoder)
+    if engine.name == "fast":
+        try:
+            return make_plan(mix, encoder=FastEncoder.of(encoder)), engine
+        except EngineDiffers as difference:
+            engine = reference(f"{engine} {difference}")
+    return make_plan(mix, encoder=encoder), engine
 
 
 def marks_without_noise(plan: Plan) -> list[str]:

@@ -45,7 +45,7 @@ def tokenize(
     corpus, plan = prepared.corpus, prepared.plan
     keys = [STAGE_VERSION, digests["corpus"], digests["tokenizer"], corpus.format, corpus.text_key]
     folder, n_tasks = run_tokenize(
-        corpus, plan.encoder, plan.mix.config.engine, out / WORK, keys, executor
+        corpus, plan.encoder, prepared.engine, out / WORK, keys, executor
     )
     return BaseSource(
         folder=folder,

@@ -20,8 +20,6 @@ import click
 from mixctl.injections.encode import Encoder
 from mixctl.pipeline.engines import (
     EngineChoice,
-    EngineName,
-    choose_engine,
     load_choice,
     reference,
     save_choice,
@@ -39,7 +37,7 @@ ENGINE_NAME = "engine.json"
 def run_tokenize(
     corpus: Corpus,
     encoder: Encoder,
-    asked: EngineName,
+    engine: EngineChoice,
     work: Path,
     keys: list[object],
     executor: ExecutorConfig,
@@ -49,7 +47,7 @@ def run_tokenize(
     Args:
         corpus: what is tokenized.
         encoder: the tokenizer with its rule.
-        asked: the engine of the mix file.
+        engine: the engine to begin with.
         work: the folder of all stages.
         keys: what the tokens depend on, by digest.
         executor: where tasks run.
@@ -62,21 +60,21 @@ def run_tokenize(
         steps = [ReadCorpus(corpus, tasks), TokenizeDocuments(folder, encoder, engine.name)]
         run_stage("tokenize", steps, folder, len(tasks), executor)
 
-    run_with_one_engine(run, folder, lambda: choose_engine(asked, encoder))
+    run_with_one_engine(run, folder, engine)
     return folder, len(tasks)
 
 
 def run_with_one_engine(
-    run: Callable[[EngineChoice], None], folder: Path, choose: Callable[[], EngineChoice]
+    run: Callable[[EngineChoice], None], folder: Path, chosen: EngineChoice
 ) -> None:
     """Runs all tasks with the engine that began the folder, or that is chosen now.
 
     Args:
         run: runs the tasks that are not done yet.
         folder: of the stage.
-        choose: returns the engine to begin with.
+        chosen: the engine to begin with.
     """
-    engine = _begun(folder, choose())
+    engine = _begun(folder, chosen)
     if engine.why:
         click.echo(f"engine: {engine}", err=True)
     try:
@@ -106,6 +104,9 @@ def _begin(folder: Path, engine: EngineChoice) -> None:
     save_choice(engine, folder / ENGINE_NAME)
 
 
-def engine_of(folder: Path) -> str:
-    """Returns the engine that a finished stage was made with, as mix.json says it."""
-    return str(load_choice(folder / ENGINE_NAME))
+def engine_of(folder: Path) -> EngineChoice:
+    """Returns the engine that a finished stage was made with."""
+    made_with = load_choice(folder / ENGINE_NAME)
+    if made_with is None:
+        raise RuntimeError(f"{folder / ENGINE_NAME} is missing after its stage has ended")
+    return made_with

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from mixctl.injections.encode import load_encoder
-from mixctl.pipeline import engines
+from mixctl.pipeline import engines, payload_encoder
 from mixctl.pipeline.adversarial import adversarial_texts
 from mixctl.pipeline.build import build
 from mixctl.pipeline.engines import EngineDiffers, FastEngine, choose_engine, load_engine
@@ -165,7 +165,7 @@ def test_a_tokenizer_that_it_cannot_read_is_a_difference(folders, monkeypatch):
     def panics(_: str) -> None:
         raise BaseException("panicked at src/lib.rs")
 
-    engines.load_engine.cache_clear()
+    engines._fast.cache_clear()
     monkeypatch.setattr(fastokens.Tokenizer, "from_json_str", panics, raising=False)
     encoder = load_encoder(folders["gpt2"])
     assert "fails: panicked" in choose_engine("auto", encoder).why
@@ -203,6 +203,62 @@ def test_a_difference_in_the_sample_redoes_the_stage(workspace, monkeypatch, cap
     assert re.match(r"tokenizers [\d.]+ \(fastokens [\d.]+ differs on '", record.engine)
     assert "tokenizing again from the start" in capsys.readouterr().err
     assert record.digests == read_record(honest).digests
+
+
+def payload_texts(workspace) -> list[str]:
+    rows = (workspace.folder / "documents.jsonl").read_bytes().splitlines()
+    return [orjson.loads(row)["text"] for row in rows]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_many_payloads_have_the_ids_of_the_library(folders, bos, monkeypatch):
+    encoder = load_encoder(folders["neox"], bos=bos)
+    fast = payload_encoder.FastEncoder.of(encoder)
+    texts = [text for text in random_texts(2, 300) if text]
+    expected = [ids.tolist() for ids in encoder.payloads(texts)]
+    assert [ids.tolist() for ids in encoder.many_payloads(texts)] == expected
+    encoded = []
+    honest = FastEngine.encode
+    monkeypatch.setattr(FastEngine, "encode", lambda *a: encoded.append(a) or honest(*a))
+    assert [ids.tolist() for ids in fast.many_payloads(texts)] == expected
+    assert not encoded  # few characters
+    monkeypatch.setattr(payload_encoder, "_FEW_CHARACTERS", 100)
+    assert [ids.tolist() for ids in fast.many_payloads(texts)] == expected
+    assert len(encoded) == 1
+
+
+def test_a_difference_in_a_payload_is_built_in_nowhere(workspace, monkeypatch, capsys):
+    honest, out = workspace.folder / "honest", workspace.folder / "out"
+    build(workspace.mix(), honest, control=True)
+    monkeypatch.setattr(payload_encoder, "_FEW_CHARACTERS", 0)
+    monkeypatch.setattr(FastEngine, "encode", lies_about(payload_texts(workspace)[0]))
+    build(workspace.mix(), out, control=True)
+    assert contents(out) == contents(honest)
+    assert re.match(r"tokenizers [\d.]+ \(fastokens [\d.]+ differs on '", read_record(out).engine)
+    assert "engine: tokenizers" in capsys.readouterr().err
+
+
+def test_a_difference_in_the_corpus_redoes_the_payloads(workspace, monkeypatch):
+    """The payload that is encoded wrongly is not sampled; the document of the corpus is."""
+    honest, out = workspace.folder / "honest", workspace.folder / "out"
+    build(workspace.mix(), honest, control=True)
+    monkeypatch.setattr(payload_encoder, "_FEW_CHARACTERS", 0)
+    unsampled = payload_texts(workspace)[2]
+    text = orjson.loads((workspace.folder / "corpus.jsonl").read_bytes().splitlines()[0])["text"]
+    about_payload = lies_about(unsampled)
+    monkeypatch.setattr(FastEngine, "encode", about_payload)
+    build(workspace.mix(name="other.yaml"), workspace.folder / "wrong", control=True)
+    assert contents(workspace.folder / "wrong") != contents(honest)
+    monkeypatch.setattr(FastEngine, "encode", lies_about(text))
+    about_both = FastEngine.encode
+
+    def both(self, texts):
+        lies = about_payload if unsampled in texts else about_both
+        return lies(self, texts)
+
+    monkeypatch.setattr(FastEngine, "encode", both)
+    build(workspace.mix(), out, control=True)
+    assert contents(out) == contents(honest)
 
 
 def test_the_steps_serve_in_a_pipeline_of_ones_own(tmp_path, folders):
