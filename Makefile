@@ -22,7 +22,7 @@ help:
 	@echo "make demo       plant two experiments, train with and without them, score (under 10 minutes)"
 	@echo "make test       the tests, but for the slow ones"
 	@echo "make test-slow  the slow tests"
-	@echo "make test-browser  the report in a headless Chromium (as root on Debian it installs one)"
+	@echo "make test-browser  the report and the pages in a headless Chromium (as root on Debian it installs one)"
 	@echo "make test-slurm builds on a Slurm cluster of one node, made for it (installs Debian's packages, as root)"
 	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
 	@echo "make test-kills twenty builds killed at random moments and continued"
@@ -66,12 +66,12 @@ test-slow: $(STAMP)
 
 .PHONY: test-browser chromium
 test-browser: $(STAMP) chromium
-	@$(BIN)/python -m pytest -m browser tests/evals
+	@$(BIN)/python -m pytest -m browser tests/evals tests/pipeline
 
 # Debian's own package: nothing else is downloaded.
 chromium: $(STAMP)
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null; } \
-	  || { echo "the report's tests need chromium: apt-get install chromium" >&2; exit 2; }
+	  || { echo "the pages' tests need chromium: apt-get install chromium" >&2; exit 2; }
 	@command -v chromium > /dev/null || { echo "installing chromium" && apt-get -qq update \
 	  && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
 	  > $(VENV)/chromium.log 2>&1 || { cat $(VENV)/chromium.log >&2; exit 1; }

@@ -157,13 +157,15 @@ def check(mix: Path) -> None:
 Examples:
   mixctl plan mix.yaml                          tables, and mix.plan.png beside the mix file
   mixctl plan mix.yaml --picture plan.svg
+  mixctl plan mix.yaml --html plan.html         a page: doses, density, tokens, cost
   mixctl plan mix.yaml --json > plan.json
 """
 )
 @click.argument("mix", type=_PATH)
 @click.option("--picture", type=_PATH, help="Where the picture goes (png, svg, pdf).")
+@click.option("--html", type=_PATH, help="Where a page goes; takes a sample of the corpus, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(mix: Path, picture: Path | None, as_json: bool) -> None:
+def plan(mix: Path, picture: Path | None, html: Path | None, as_json: bool) -> None:
     """Shows what MIX would build: doses, tokens, shares, room left, detectable effects."""
     from mixctl.pipeline.picture import PICTURE_SUFFIXES, draw_plan
     from mixctl.pipeline.planning import plan_mix
@@ -177,11 +179,17 @@ def plan(mix: Path, picture: Path | None, as_json: bool) -> None:
     made = plan_mix(mix)
     summary = summarise(made)
     draw_plan(made, picture)
+    if html is not None:
+        from mixctl.pipeline.plan_page import write_plan_page
+
+        write_plan_page(made, html)
     if as_json:
         click.echo(summary.model_dump_json(indent=1))
-    else:
-        print_summary(summary)
-        click.echo(f"picture: {picture}")
+        return
+    print_summary(summary)
+    click.echo(f"picture: {picture}")
+    if html is not None:
+        click.echo(f"page: {html}")
 
 
 @click.command(
@@ -190,22 +198,28 @@ Examples:
   mixctl show out/run1 --limit 3
   mixctl show out/run1 --experiment secrets --item canary-000004
   mixctl show out/run1 --step 120 --json
+  mixctl show out/run1 --html show.html                a page to browse, some of every experiment
+  mixctl show out/run1 --html quiz.html --experiment quiz --limit 2000
 """
 )
 @click.argument("directory", metavar="DIR", type=_PATH)
 @click.option("--experiment", help="Only this experiment.")
 @click.option("--item", help="Only this item.")
 @click.option("--step", type=int, help="Only this optimizer step, from 1.")
+@click.option("--chunk", help="Only this file of train/.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=10, show_default=True, help="At most so many."
+    "--limit", type=click.IntRange(1), help="At most so many.  [default: 10, on a page 400]"
 )
+@click.option("--html", type=_PATH, help="Write a page to browse instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a placement.")
 def show(
     directory: Path,
     experiment: str | None,
     item: str | None,
     step: int | None,
-    limit: int,
+    chunk: str | None,
+    limit: int | None,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Prints placements of the build in DIR as text, the payload marked."""
@@ -213,7 +227,14 @@ def show(
     from mixctl.pipeline.show import show as show_build
     from mixctl.pipeline.text import print_shown
 
-    shown, n_all = show_build(directory, Choice(experiment, item, step), limit)
+    choice = Choice(experiment, item, step, chunk)
+    if html is not None:
+        from mixctl.pipeline.show_page import write_show_page
+
+        n_shown, n_all = write_show_page(directory, choice, limit or 400, html)
+        click.echo(f"page: {html} ({n_shown:,} of {n_all:,} placements)")
+        return
+    shown, n_all = show_build(directory, choice, limit or 10)
     if as_json:
         for one in shown:
             texts = {"before": one.before, "payload": one.payload, "after": one.after}

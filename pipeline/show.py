@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixctl.injections.encode import Encoder, load_encoder
-from mixctl.shards.chunks import open_chunk
+from mixctl.shards.chunks import Tokens, open_chunk
 from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.manifest import read_placements
 from mixctl.shards.record import BuildRecord, read_record
@@ -24,6 +24,7 @@ class Choice:
     experiment: str | None = None
     item: str | None = None
     step: int | None = None
+    chunk: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def show(build: Path, choice: Choice, limit: int) -> tuple[list[Shown], int]:
     """Returns (the first `limit` placements of the choice, how many there are).
 
     Raises:
-        InputError: when the folder is no build, or it has no such experiment, item or step.
+        InputError: when the folder is no build, or it has no such experiment, item, step or chunk.
     """
     record = read_record(build)
     rows = chosen_rows(build, record, choice)
@@ -52,7 +53,7 @@ def chosen_rows(build: Path, record: BuildRecord, choice: Choice) -> pa.Table:
     """Returns the rows of placements.parquet that are wanted; others are hardly read.
 
     Raises:
-        InputError: when the build has no such experiment, item or step.
+        InputError: when the build has no such experiment, item, step or chunk.
     """
     if choice.experiment is not None and choice.experiment not in record.totals:
         hint = nearest(choice.experiment, record.totals)
@@ -61,22 +62,38 @@ def chosen_rows(build: Path, record: BuildRecord, choice: Choice) -> pa.Table:
         raise InputError(
             f"--step: {choice.step} is outside the run's steps 1 to {record.geometry.steps}"
         )
+    if choice.chunk is not None and f"train/{choice.chunk}" not in record.files:
+        names = [name.removeprefix("train/") for name in record.files if name.endswith(".bin")]
+        raise InputError(
+            f"--chunk: train/ has no file '{choice.chunk}'{nearest(choice.chunk, names)}"
+        )
     placements = read_placements(build, choice.experiment, choice.item)
     if choice.step is not None:
         placements = placements.filter(pc.equal(placements["step"], choice.step))
+    if choice.chunk is not None:
+        placements = placements.filter(pc.equal(placements["chunk"], choice.chunk))
     if choice.item is not None and not placements.num_rows:
         raise InputError(f"--item: no placement of an item '{choice.item}' (a holdout has none)")
     return placements
 
 
+def sequence_of(build: Path, record: BuildRecord, row: dict[str, object]) -> Tokens:
+    """Returns the tokens of the sequence that a placement lies in.
+
+    Raises:
+        InputError: when the chunk cannot be read.
+    """
+    geometry, path = record.geometry, build / "train" / str(row["chunk"])
+    try:
+        blocks = open_chunk(path, geometry.sequence_tokens, geometry.dtype)
+        tokens: Tokens = blocks[int(str(row["block"]))]
+        return tokens
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
 def _shown(build: Path, record: BuildRecord, rows: pa.Table, encoder: Encoder) -> Iterator[Shown]:
-    geometry = record.geometry
     for row in rows.to_pylist():
-        path = build / "train" / row["chunk"]
-        try:
-            tokens = open_chunk(path, geometry.sequence_tokens, geometry.dtype)[row["block"]]
-        except (OSError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from None
-        begin, end = row["offset"], row["offset"] + row["length"]
-        parts = np.split(tokens, [begin, end])
+        tokens = sequence_of(build, record, row)
+        parts = np.split(tokens, [row["offset"], row["offset"] + row["length"]])
         yield Shown(row, *(encoder.decode(part) for part in parts))

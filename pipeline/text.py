@@ -72,10 +72,10 @@ SMALL_ENVIRONMENT = f"{ENVIRONMENT} TORCHDYNAMO_DISABLE=1"
 def print_starter(mix: Path) -> None:
     """Prints what to do with a starter mix, each command as it can be typed here."""
     mixctl, litgpt = program("mixctl"), f"{SMALL_ENVIRONMENT} {program('litgpt')} pretrain"
-    path, build, run, twin, config, control, results = (
+    path, page, build, run, twin, config, control, results = (
         shlex.quote(shown(mix.parent / name))
         for name in (
-            *(mix.name, "build", "out/run", "out/run-control"),
+            *(mix.name, "plan.html", "build", "out/run", "out/run-control"),
             *("build/litgpt.yaml", "build/litgpt-control.yaml", "results"),
         )
     )
@@ -83,7 +83,7 @@ def print_starter(mix: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for line in (
         f"{path} builds as it is; its comments say what to change.",
-        f"Look at it:  {mixctl} plan {path}",
+        f"Look at it:  {mixctl} plan {path} --html {page}",
         f"Build it:    {mixctl} build {path} --out {build} --control",
         f"Train it:    {litgpt} --config {config}",
         f"Score it:    {evaluate} --out {results}",

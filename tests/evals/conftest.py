@@ -14,6 +14,7 @@ import torch
 from mixctl.evals.results import Results
 from mixctl.evals.run import Settings, evaluate
 from tests.evals import tiny
+from tests.support.browser import browser, opened  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(scope="session", autouse=True)

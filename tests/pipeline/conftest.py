@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mixctl.pipeline.build import build
+from tests.support.browser import browser, opened  # noqa: F401 (fixtures)
 from tests.support.workspace import Workspace
 
 
