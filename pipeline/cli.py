@@ -40,6 +40,7 @@ _COMMANDS = {
         "Place more in the steps still ahead of a build.",
     ),
     "verify": ("mixctl.pipeline.commands", "verify", "Read a build back through the stock loader."),
+    "diff": ("mixctl.pipeline.commands_diff", "diff", "Say what changed between mixes or builds."),
     "show": ("mixctl.pipeline.commands", "show", "Print decoded placements, payload marked."),
     "eval": ("mixctl.evals.cli", "eval_command", "Score every experiment on checkpoints."),
     "report": ("mixctl.evals.cli", "report_command", "Write report.html of an eval."),

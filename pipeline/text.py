@@ -16,7 +16,7 @@ from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
 from mixctl.shards.record import BuildRecord
 from mixctl.shards.verify import VerifyReport
 
-_TABLE_WIDTH = 120
+TABLE_WIDTH = 120
 """of tables that go to a file or another program: nothing in them is cut"""
 ENVIRONMENT = "LITDATA_DISABLE_VERSION_CHECK=1"
 """litdata otherwise asks its package index at every start and urges an upgrade that changes the
@@ -106,7 +106,7 @@ def print_summary(summary: PlanSummary) -> None:
     """Prints a plan: the run, then a table of arms for each experiment."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        console.width = max(console.width, _TABLE_WIDTH)
+        console.width = max(console.width, TABLE_WIDTH)
     g = summary.geometry
     console.print(
         f"{g['steps']:,} steps x {g['global_batch']} sequences x {g['max_seq_length']} tokens = "
