@@ -105,13 +105,13 @@ def exact_p_value(run: float, baselines: FloatArray) -> float:
 
 
 @cache
-def least_shift(freedom: int) -> float:
-    """Returns the shift, in standard errors, that the two-sided t-test at 0.05 finds with 0.8.
+def least_shift(freedom: int, alpha: float = ALPHA) -> float:
+    """Returns the shift, in standard errors, that the two-sided t-test at alpha finds with 0.8.
 
     It solves for the noncentrality of t. The usual sum of two quantiles of t is 5% too small with
     2 freedom. The tail on the wrong side, below 1e-6, is left out.
     """
-    critical = float(stats.t.ppf(1 - ALPHA / 2, freedom))
+    critical = float(stats.t.isf(alpha / 2, freedom))
     quick = critical + float(stats.t.ppf(POWER, freedom))
     found = optimize.brentq(
         lambda shift: float(stats.nct.sf(critical, freedom, shift)) - POWER, 1.0, 2 * quick
