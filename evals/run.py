@@ -230,7 +230,7 @@ def _score_all(
     twins: Sequence[Checkpoint],
     progress: Progress | None,
 ) -> list[tuple[Path, samples.Samples]]:
-    device = settings.device or _default_device()
+    device = settings.device or default_device()
     inputs = _inputs_digest(settings.build, work)
     todo = [("run", checkpoint) for checkpoint in runs] + [("twin", c) for c in twins]
     cost = work.cost(model_config(todo[0][1].folder)) if progress else 0
@@ -258,7 +258,8 @@ def _inputs_digest(build: Path, work: Work) -> str:
     return "".join([*files, whole_model.tokens_digest(work.named(MODEL))])
 
 
-def _default_device() -> str:
+def default_device() -> str:
+    """Returns "cuda" where there is one, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -41,9 +41,19 @@ _COMMANDS = {
     ),
     "verify": ("mixctl.pipeline.commands", "verify", "Read a build back through the stock loader."),
     "diff": ("mixctl.pipeline.commands_diff", "diff", "Say what changed between mixes or builds."),
+    "preflight": (
+        "mixctl.pipeline.preflight_command",
+        "preflight",
+        "Check shards, config, disk and loader before a run.",
+    ),
     "show": ("mixctl.pipeline.commands", "show", "Print decoded placements, payload marked."),
     "eval": ("mixctl.evals.cli", "eval_command", "Score every experiment on checkpoints."),
     "report": ("mixctl.evals.cli", "report_command", "Write report.html of an eval."),
+    "cpdt": (
+        "mixctl.pipeline.cpdt_commands",
+        "cpdt",
+        "Test whether experiments disturb one another.",
+    ),
     "schema": ("mixctl.pipeline.commands", "schema", "Print the JSON Schema of the mix file."),
     "demo": ("mixctl.pipeline.commands", "demo", "All of it, small, on a corpus of the install."),
 }
