@@ -26,6 +26,7 @@ help:
 	@echo "make test-slurm builds on a Slurm cluster of one node, made for it (installs Debian's packages, as root)"
 	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
 	@echo "make test-kills twenty builds killed at random moments and continued"
+	@echo "make test-cpdt  five matrices of dependence tests: the planted pair is found, no other (15 minutes)"
 	@echo "make sensitivity  train the example with every kind and see that what was planted is found"
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
@@ -87,6 +88,10 @@ test-ray: $(STAMP)
 
 test-kills: $(STAMP)
 	@$(BIN)/python -m pytest -n 0 tests/pipeline/test_kills.py
+
+.PHONY: test-cpdt
+test-cpdt: $(STAMP)
+	@$(BIN)/python benchmarks/cpdt.py
 
 sensitivity: $(STAMP)
 	@$(BIN)/python benchmarks/sensitivity.py
