@@ -15,7 +15,7 @@ FIT_TORCHVISION := $(BIN)/python -c 'import torchvision' || $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian calibration lint format clean test-s3 bench-build
+.PHONY: help setup demo test test-slow sensitivity test-kills test-slurm test-ray bench-plan bench-mix peers bench-gaussian calibration lint format clean test-s3 bench-build bench-verify
 
 help:
 	@echo "make setup      make .venv and install mixctl with everything it needs"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
+	@echo "make bench-verify  verify of a paper-size build, and --full beside cat"
 	@echo "make bench-build corpus to sealed shards, against litdata and datatrove"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
@@ -108,6 +109,9 @@ bench-mix: $(STAMP)
 	@$(BIN)/python benchmarks/order_speed.py
 	@$(BIN)/python benchmarks/shuffle_quality.py
 	@$(BIN)/python benchmarks/mix_speed.py
+
+bench-verify: $(STAMP)
+	@$(BIN)/python benchmarks/verify_speed.py
 
 bench-build: $(STAMP)
 	@$(BIN)/python benchmarks/build_speed.py

@@ -10,6 +10,7 @@ enters them: the same mix gives the same bytes. What each column means is in doc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,47 @@ def read_replacements(build: Path) -> pa.Table:
 def read_blocks(build: Path) -> pa.Table:
     """Returns blocks.parquet of a build: a row a block of train/, sorted by chunk and block."""
     return read_table(build, "manifest/blocks.parquet")
+
+
+def count_blocks(build: Path) -> int:
+    """Returns the number of rows of blocks.parquet; raises InputError when it is no such table."""
+    with _opened_blocks(build) as table:
+        return int(table.metadata.num_rows)
+
+
+def read_block_digests(build: Path, first: int, count: int) -> list[str]:
+    """Returns the digests of some blocks of train/, as they lie one after another in its chunks.
+
+    Only the row groups that hold them are read. Fewer come back where the table ends before.
+
+    Raises:
+        InputError: when the file is missing, is no parquet, or lacks the column.
+    """
+    with _opened_blocks(build) as table:
+        groups = range(table.metadata.num_row_groups)
+        ends = np.cumsum([table.metadata.row_group(group).num_rows for group in groups])
+        low, high = np.searchsorted(ends, [first, first + count - 1], side="right").tolist()
+        some = list(groups)[low : high + 1]
+        if not some:
+            return []
+        begin = first - (int(ends[low - 1]) if low else 0)
+        digests: list[str] = table.read_row_groups(some, columns=["digest"])["digest"].to_pylist()
+        return digests[begin : begin + count]
+
+
+@contextmanager
+def _opened_blocks(build: Path) -> Iterator[pq.ParquetFile]:
+    path = build / "manifest/blocks.parquet"
+    try:
+        with pq.ParquetFile(path) as table:
+            missing = set(BLOCKS.names) - set(table.schema_arrow.names)
+            if missing:
+                raise KeyError(f"missing columns: {', '.join(sorted(missing))}")
+            yield table
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; {build} is not a finished build") from None
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise InputError(f"{path}: not a manifest table ({error})") from error
 
 
 def before_name(number: int) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixctl.shards.errors import InputError, VerificationError
-from mixctl.shards.manifest import read_blocks, read_items, read_placements, read_replacements
+from mixctl.shards.manifest import count_blocks, read_items, read_placements, read_replacements
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record, record_text
 from mixctl.shards.verify_amendments import check_amendments
 from mixctl.shards.verify_chunks import check_chunks
@@ -65,14 +65,14 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     report.moved_from = moved_from(build)
     try:
         items, placements = read_items(build), read_placements(build)
-        blocks, replacements = read_blocks(build), read_replacements(build)
+        n_blocks, replacements = count_blocks(build), read_replacements(build)
     except InputError as error:
         raise VerificationError(error.problems) from None
-    report.findings += check_manifest(build, record, items, placements, blocks)
+    report.findings += check_manifest(build, record, items, placements, n_blocks)
     report.findings += check_amendments(build, record, placements)
     report.raise_findings()
     findings, report.placements, report.blocks = check_chunks(
-        build, record, items, placements, blocks, replacements, full
+        build, record, items, placements, replacements, full
     )
     report.findings += findings
     report.raise_findings()

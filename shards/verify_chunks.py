@@ -7,6 +7,7 @@ names.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,12 @@ import pyarrow as pa
 
 from mixctl.shards.chunks import HEADER_BYTES, Tokens, block_digests, chunk_name, header, open_chunk
 from mixctl.shards.draws import I64
-from mixctl.shards.manifest import payload_digest
+from mixctl.shards.errors import InputError
+from mixctl.shards.manifest import payload_digest, read_block_digests
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord
 from mixctl.shards.search import TokenSearch
-from mixctl.shards.verify_manifest import INSIDE_MODES, column, names
+from mixctl.shards.verify_manifest import INSIDE_MODES, chunk_numbers, column, holds
 
 SAMPLE_CHUNKS = 8
 SAMPLE_BLOCKS = 2048
@@ -31,12 +33,10 @@ _READ_TOKENS = 1 << 20
 
 @dataclass(frozen=True)
 class _Tables:
-    """The manifest, ready to be looked up by chunk."""
+    """The manifest, ready to be looked up by chunk: `chunk` is that of each placement, sorted."""
 
     placements: pa.Table
-    by_chunk: I64
-    chunk: np.ndarray
-    digest: np.ndarray
+    chunk: I64
     replaced: dict[int, str]
     variants: dict[tuple[str, str], Tokens]
     forbidden: TokenSearch | None
@@ -47,14 +47,13 @@ def check_chunks(
     record: BuildRecord,
     items: pa.Table,
     placements: pa.Table,
-    blocks: pa.Table,
     replacements: pa.Table,
     full: bool,
 ) -> tuple[list[str], int, int]:
     """Returns (findings, placements compared, blocks digested)."""
-    tables = _tables(record, items, placements, blocks, replacements)
     n_chunks = record.geometry.chunks
     chosen = range(n_chunks) if full else sorted({*_spread(n_chunks, SAMPLE_CHUNKS)})
+    tables = _tables(record, items, placements, replacements, chosen)
     findings: list[str] = []
     n_placements = n_blocks = 0
     check = partial(_check_chunk, build, record, tables, full)
@@ -76,21 +75,17 @@ def _tables(
     record: BuildRecord,
     items: pa.Table,
     placements: pa.Table,
-    blocks: pa.Table,
     replacements: pa.Table,
+    chosen: Sequence[int],
 ) -> _Tables:
-    chunk = names(placements, "chunk")
-    by_chunk = np.argsort(chunk.astype(str), kind="stable")
-    keys = zip(items["experiment"].to_pylist(), items["item"].to_pylist(), strict=True)
-    tokens = items["tokens"]
-    values = {
-        key: tokens[row].values.to_numpy() for row, key in enumerate(keys) if tokens[row].is_valid
-    }
+    chunk = chunk_numbers(placements, record.geometry.chunks)
+    row = np.flatnonzero(np.isin(chunk, chosen))
+    row = row[np.argsort(chunk[row], kind="stable")]
+    placements = placements.take(row)
+    values = _payloads(items, placements, record.absent)
     return _Tables(
         placements=placements,
-        by_chunk=by_chunk,
-        chunk=chunk[by_chunk].astype(str),
-        digest=names(blocks, "digest"),
+        chunk=chunk[row],
         replaced=dict(
             zip(
                 replacements["sequence"].to_pylist(),
@@ -101,6 +96,24 @@ def _tables(
         variants=values,
         forbidden=_forbidden(record, values),
     )
+
+
+def _payloads(
+    items: pa.Table, placements: pa.Table, absent: Sequence[str]
+) -> dict[tuple[str, str], Tokens]:
+    """Returns the payload, where it is known, of every item placed here or that must be absent."""
+    keys = ["experiment", "item"]
+    placed = placements.select(keys).group_by(keys).aggregate([])
+    numbered = items.select(keys).append_column("row", pa.array(np.arange(items.num_rows)))
+    row = numbered.join(placed, keys, join_type="left semi")["row"].to_numpy()
+    row = np.union1d(row, np.flatnonzero(holds(items, "experiment", *absent)))
+    some = items.take(row)
+    key = zip(some["experiment"].to_pylist(), some["item"].to_pylist(), strict=True)
+    return {
+        one: tokens.values.to_numpy()
+        for one, tokens in zip(key, some["tokens"], strict=True)
+        if tokens.is_valid
+    }
 
 
 def _forbidden(record: BuildRecord, payloads: dict[tuple[str, str], Tokens]) -> TokenSearch | None:
@@ -115,6 +128,8 @@ def _check_chunk(
     """Returns (findings, placements compared, blocks digested) of one chunk."""
     try:
         return _check_readable(build, record, tables, full, chunk)
+    except InputError as error:
+        return error.problems, 0, 0
     except (OSError, ValueError) as error:
         return [f"{build}: chunk {chunk} cannot be read ({error})"], 0, 0
 
@@ -130,10 +145,10 @@ def _check_readable(
     if head != header(tokens.nbytes):
         return [f"{path}: its header is not that of a chunk of tokens"], 0, 0
     n_looked = len(tokens) if full else min(len(tokens), SAMPLE_BLOCKS)
-    findings = _check_blocks(path, tokens[:n_looked], tables.digest[chunk * len(tokens) :])
-    low = np.searchsorted(tables.chunk, name, side="left")
-    high = np.searchsorted(tables.chunk, name, side="right")
-    rows = tables.placements.take(tables.by_chunk[low:high])
+    digests = read_block_digests(build, chunk * geometry.blocks_per_chunk, n_looked)
+    findings = _check_blocks(path, tokens[:n_looked], digests)
+    low, high = np.searchsorted(tables.chunk, [chunk, chunk + 1]).tolist()
+    rows = tables.placements.slice(low, high - low)
     rows = rows.filter(pa.compute.less(rows["block"], n_looked))
     findings += _check_payloads(path, tokens, rows, record, tables)
     found = tables.forbidden.count_inside(tokens[:n_looked]) if tables.forbidden else 0
@@ -149,15 +164,15 @@ def _check_readable(
     return findings, rows.num_rows, n_looked
 
 
-def _check_blocks(path: Path, tokens: Tokens, expected: np.ndarray) -> list[str]:
+def _check_blocks(path: Path, tokens: Tokens, expected: list[str]) -> list[str]:
+    if len(expected) < len(tokens):
+        return [f"{path}: blocks.parquet has no digest of its last blocks"]
     some = max(1, _READ_TOKENS // tokens.shape[1])
     for first in range(0, len(tokens), some):
         found = block_digests(tokens[first : first + some])
-        wrong = np.flatnonzero(
-            np.array(found, dtype=object) != expected[first : first + len(found)]
-        )
-        if len(wrong):
-            block = first + int(wrong[0])
+        if found != expected[first : first + len(found)]:
+            pairs = zip(found, expected[first:], strict=False)
+            block = first + next(n for n, (one, other) in enumerate(pairs) if one != other)
             return [f"{path}: block {block} does not match its digest in blocks.parquet"]
     return []
 
@@ -205,8 +220,7 @@ def _replaced_blocks(
     if not tables.replaced:
         return {}
     order = TrainingOrder(record.geometry.topology(), record.geometry.layout())
-    block = np.arange(n_blocks)
-    sequence = order.contents(np.full(n_blocks, chunk), block).tolist()
+    sequence = order.contents_of(chunk)[:n_blocks].tolist()
     held = ((b, tables.replaced.get(n)) for b, n in enumerate(sequence))
     return {b: digest for b, digest in held if digest is not None}
 
@@ -227,7 +241,7 @@ def check_twin(
     if tokens.shape != twin.shape:
         return [f"{path}: has another size than its twin"]
     differs = np.asarray(tokens != _moved(twin, rows, eod))
-    spliced = names(rows, "mode") == "boundary"
+    spliced = holds(rows, "mode", "boundary")
     payload = np.where(spliced, column(rows, "length") + 2, column(rows, "changed_length"))
     block, begin = column(rows, "block"), column(rows, "changed_offset")
     for b, low, length in zip(block, begin, payload, strict=True):

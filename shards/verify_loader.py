@@ -3,13 +3,17 @@
 For every rank that is looked at, the batches of the stock loader are compared with the blocks that
 the training order predicts for them: a few at the beginning, the middle and the end of the run, for
 a few ranks. `full` also reads the whole epoch of every worker of every rank, through the same stock
-dataset but without the loader's processes.
+dataset but without the loader's processes: on Linux as many workers at a time as there are cores.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import islice
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
+from itertools import islice, product
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -54,19 +58,24 @@ def _check_shares(
     build: Path, split: str, order: TrainingOrder, geometry: Geometry
 ) -> tuple[list[str], int]:
     """Compares what every worker of every rank reads with the order; counts micro-batches."""
-    findings, n_sequences = [], 0
-    for rank in range(order.topology.ranks):
-        for worker in range(order.topology.loader_workers):
-            found, read = _check_share(build, split, order, geometry, rank, worker)
-            findings += found
-            n_sequences += read
-    return findings, n_sequences // order.topology.micro_batch
+    ranks, workers = range(order.topology.ranks), range(order.topology.loader_workers)
+    shares = list(product(ranks, workers))
+    check = partial(_check_share, build, split, order, geometry)
+    if len(shares) == 1 or sys.platform != "linux":
+        checked = [check(share) for share in shares]
+    else:  # forked, as torch forks the loader's processes
+        processes = min(len(shares), os.cpu_count() or 1)
+        with ProcessPoolExecutor(processes, get_context("fork")) as pool:
+            checked = list(pool.map(check, shares))
+    findings = [finding for found, _ in checked for finding in found]
+    return findings, sum(read for _, read in checked) // order.topology.micro_batch
 
 
 def _check_share(
-    build: Path, split: str, order: TrainingOrder, geometry: Geometry, rank: int, worker: int
+    build: Path, split: str, order: TrainingOrder, geometry: Geometry, share: tuple[int, int]
 ) -> tuple[list[str], int]:
     """Compares all that a worker of a rank reads with the order, some hundred rows at a time."""
+    rank, worker = share
     expected, n_read = order.share(rank, worker), 0
     who = f"{build / split}: the stock dataset gives worker {worker} of rank {rank}"
     rows = read_share(build, split, order.topology, rank, worker)

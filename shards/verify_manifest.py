@@ -1,4 +1,8 @@
-"""The manifest against itself and the training order: every row, vectorised, no chunk is read."""
+"""The manifest against itself and the training order: every row, vectorised, no chunk is read.
+
+Strings are compared by number: a column of names becomes its different names and, for each row,
+which of them it is. Price: a microsecond and a half a placement, 200 bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mixctl.shards.chunks import chunk_names, token_byte
 from mixctl.shards.draws import I64
@@ -21,15 +26,39 @@ def column(table: pa.Table, name: str) -> I64:
     return np.asarray(table[name].to_numpy(), dtype=np.int64)
 
 
-def names(table: pa.Table, name: str) -> np.ndarray:
-    """Returns a string column as an object array."""
-    return np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=object)
+def column_or_zero(table: pa.Table, name: str) -> I64:
+    """Returns an integer column as int64, 0 for null."""
+    return np.asarray(table[name].fill_null(0).to_numpy(), dtype=np.int64)
+
+
+def numbered(table: pa.Table, name: str) -> tuple[I64, list[str]]:
+    """Returns (numbers, names) of a string column: row r holds names[numbers[r]]; null is -1."""
+    encoded = table[name].dictionary_encode().unify_dictionaries()
+    parts = [chunk.indices.fill_null(-1).to_numpy() for chunk in encoded.chunks]
+    known = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts]).astype(np.int64), known
+
+
+def holds(table: pa.Table, name: str, *wanted: str) -> NDArray[np.bool_]:
+    """Returns which rows of a string column hold one of these: bool, shape (rows,)."""
+    number, known = numbered(table, name)
+    return np.append(np.isin(known, wanted), False)[number]
+
+
+def chunk_numbers(table: pa.Table, n_chunks: int) -> I64:
+    """Returns the chunk that each row names: int64; -1 for a name that is none of the build's."""
+    number, known = numbered(table, "chunk")
+    chunks = {name: chunk for chunk, name in enumerate(chunk_names(np.arange(n_chunks)))}
+    return np.array([*(chunks.get(name, -1) for name in known), -1], dtype=np.int64)[number]
 
 
 def check_manifest(
-    build: Path, record: BuildRecord, items: pa.Table, placements: pa.Table, blocks: pa.Table
+    build: Path, record: BuildRecord, items: pa.Table, placements: pa.Table, n_blocks: int
 ) -> list[str]:
-    """Returns what is wrong with the rows, each finding naming the first bad one."""
+    """Returns what is wrong with the rows, each finding naming the first bad one.
+
+    `n_blocks` is the number of rows of blocks.parquet.
+    """
     path = build / "manifest" / "placements.parquet"
     findings = _check_range(path, record, placements)
     if findings:
@@ -38,7 +67,7 @@ def check_manifest(
     findings += _check_extents(path, record, placements)
     findings += _check_doses(build, items, placements)
     findings += _check_totals(build, record, items, placements)
-    return findings + _check_blocks(build, record, blocks)
+    return findings + _check_blocks(build, record, n_blocks)
 
 
 def _check_range(path: Path, record: BuildRecord, placements: pa.Table) -> list[str]:
@@ -57,30 +86,29 @@ def _check_slots(path: Path, record: BuildRecord, placements: pa.Table) -> list[
     step, _ = order.steps(sequence)
     byte = token_byte(block, offset, geometry.sequence_tokens, geometry.dtype)
     why = "not where the training order puts its sequence"
-    chunk_names_expected = np.array(chunk_names(chunk), dtype=object)
     findings = _first(path, placements, column(placements, "step") != step, "step", why)
     findings += _first(path, placements, column(placements, "block") != block, "block", why)
     findings += _first(path, placements, column(placements, "byte") != byte, "byte", why)
-    bad = names(placements, "chunk") != chunk_names_expected
-    return findings + _first(path, placements, np.asarray(bad, dtype=bool), "chunk", why)
+    bad = chunk_numbers(placements, geometry.chunks) != chunk
+    return findings + _first(path, placements, bad, "chunk", why)
 
 
 def _check_extents(path: Path, record: BuildRecord, placements: pa.Table) -> list[str]:
     """Extents lie inside their sequence and no two touch; changed ranges are those of the mode."""
     width = record.geometry.sequence_tokens
     offset, payload = column(placements, "offset"), column(placements, "length")
-    mode = names(placements, "mode")
-    inside = np.isin(mode, INSIDE_MODES)
+    inside = holds(placements, "mode", *INSIDE_MODES)
     begin, length = np.where(inside, offset - 1, 0), np.where(inside, payload + 2, width)
     outside = (begin < 0) | (begin + length > width) | (~inside & (payload != width))
     findings = _first(path, placements, outside, "offset", "its extent leaves its sequence")
-    changed = np.where(mode == "boundary", width - begin, np.where(mode == "mark", 0, length))
+    spliced, marks = holds(placements, "mode", "boundary"), holds(placements, "mode", "mark")
+    changed = np.where(spliced, width - begin, np.where(marks, 0, length))
     wrong = (column(placements, "changed_offset") != begin) | (
         column(placements, "changed_length") != changed
     )
     why = "the changed range is not that of its mode"
     findings += _first(path, placements, wrong, "changed_offset", why)
-    alone = mode != "overwrite"  # shares its sequence with nothing
+    alone = ~holds(placements, "mode", "overwrite")  # shares its sequence with nothing
     begin, length = np.where(alone, 0, begin), np.where(alone, width, length)
     line = column(placements, "sequence") * (width + 1) + begin
     order = np.argsort(line, kind="stable")
@@ -91,31 +119,19 @@ def _check_extents(path: Path, record: BuildRecord, placements: pa.Table) -> lis
 
 def _check_doses(build: Path, items: pa.Table, placements: pa.Table) -> list[str]:
     """Every item has exactly its copies, each with all its parts; no placement is without item."""
-    wanted = {
-        (e, i): c
-        for e, i, c in zip(
-            items["experiment"].to_pylist(),
-            items["item"].to_pylist(),
-            items["copies"].to_pylist(),
-            strict=True,
-        )
-    }
+    keys = ["experiment", "item"]
     whole = placements.filter(pa.compute.equal(placements["part"], 0))
-    counted = whole.group_by(["experiment", "item"]).aggregate([("copy", "count_distinct")])
-    placed = {
-        (e, i): c
-        for e, i, c in zip(
-            counted["experiment"].to_pylist(),
-            counted["item"].to_pylist(),
-            counted["copy_count_distinct"].to_pylist(),
-            strict=True,
-        )
-    }
+    counted = whole.group_by(keys).aggregate([("copy", "count_distinct")])
+    asked = items.select([*keys, "copies"])
+    both = asked.join(counted, keys, join_type="full outer")
+    wanted, placed = (column_or_zero(both, name) for name in ("copies", "copy_count_distinct"))
+    wrong = both.take(np.flatnonzero(wanted != placed)).sort_by(
+        [(key, "ascending") for key in keys]
+    )
     return _check_parts(build / "manifest" / "placements.parquet", placements) + [
-        f"{build / 'manifest'}: experiment '{e}', item '{i}': {placed.get((e, i), 0)} copies "
-        f"placed, {wanted.get((e, i), 0)} asked for"
-        for e, i in sorted(wanted.keys() | placed.keys())
-        if placed.get((e, i), 0) != wanted.get((e, i), 0)
+        f"{build / 'manifest'}: experiment '{row['experiment']}', item '{row['item']}': "
+        f"{row['copy_count_distinct'] or 0} copies placed, {row['copies'] or 0} asked for"
+        for row in wrong.to_pylist()
     ]
 
 
@@ -127,8 +143,8 @@ def _check_parts(path: Path, placements: pa.Table) -> list[str]:
     known = np.zeros(len(part), dtype=bool)
     known[1:] = True
     for name in ("experiment", "item"):
-        values = names(placements, name)
-        known[1:] &= values[1:] == values[:-1]
+        number, _ = numbered(placements, name)
+        known[1:] &= number[1:] == number[:-1]
     same = known.copy()
     same[1:] &= copy[1:] == copy[:-1]
     next_copy, next_part = np.zeros(len(part), dtype=bool), np.zeros(len(part), dtype=bool)
@@ -145,11 +161,11 @@ def _check_totals(
     build: Path, record: BuildRecord, items: pa.Table, placements: pa.Table
 ) -> list[str]:
     findings = []
-    experiment, length = names(placements, "experiment"), column(placements, "length")
-    item_experiment = names(items, "experiment")
+    length = column(placements, "length")
     for name, total in record.totals.items():
-        mine = experiment == name
-        found = (int((item_experiment == name).sum()), int(mine.sum()), int(length[mine].sum()))
+        mine = holds(placements, "experiment", name)
+        n_items = int(holds(items, "experiment", name).sum())
+        found = (n_items, int(mine.sum()), int(length[mine].sum()))
         if found != (total.items, total.placements, total.tokens):
             findings.append(
                 f"{build / 'mix.json'}: totals of '{name}' are {total.items} items, "
@@ -160,14 +176,11 @@ def _check_totals(
     return findings
 
 
-def _check_blocks(build: Path, record: BuildRecord, blocks: pa.Table) -> list[str]:
+def _check_blocks(build: Path, record: BuildRecord, n_rows: int) -> list[str]:
     n_blocks = record.geometry.layout().n_blocks
-    if blocks.num_rows == n_blocks:
+    if n_rows == n_blocks:
         return []
-    return [
-        f"{build / 'manifest' / 'blocks.parquet'}: {blocks.num_rows} rows, train/ has {n_blocks} "
-        "blocks"
-    ]
+    return [f"{build / 'manifest' / 'blocks.parquet'}: {n_rows} rows, train/ has {n_blocks} blocks"]
 
 
 def _first(path: Path, table: pa.Table, bad: np.ndarray, field: str, why: str) -> list[str]:

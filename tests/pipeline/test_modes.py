@@ -369,7 +369,7 @@ def findings(sealed, change_rows):
     rows = rows_of(out, "placements")
     change_rows(rows)
     schema = pq.read_schema(out / "manifest/placements.parquet")
-    return check_manifest(out, record, items, pa.Table.from_pylist(rows, schema), blocks)
+    return check_manifest(out, record, items, pa.Table.from_pylist(rows, schema), len(blocks))
 
 
 def test_what_was_built_has_no_findings(sealed):

@@ -16,6 +16,7 @@ from mixctl.shards.reading import read_batches
 from mixctl.shards.record import read_record, write_record
 from mixctl.shards.verify import verify
 from mixctl.shards.verify_files import check_files
+from mixctl.shards.verify_manifest import chunk_numbers, holds
 
 
 @pytest.fixture
@@ -244,3 +245,15 @@ def test_a_changed_base_token_beside_a_payload_is_found_by_the_twin(copy):
     reseal_block(copy, row["chunk"], row["block"])
     with pytest.raises(VerificationError, match="differs from the twin|are not the payload"):
         verify(copy, full=True)
+
+
+def test_names_are_compared_by_number():
+    columns = {"chunk": ["chunk-000001.bin", None, "chunk-1.bin", "chunk-000000.bin"] * 2}
+    half = pa.table(columns)
+    table = pa.concat_tables([half, half.slice(2)])
+    expected = [1, -1, -1, 0, 1, -1, -1, 0, -1, 0, 1, -1, -1, 0]
+    assert chunk_numbers(table, 2).tolist() == expected
+    assert chunk_numbers(table.slice(0, 0), 2).tolist() == []
+    found = holds(table, "chunk", "chunk-1.bin", "other").tolist()
+    assert found == [row in (2, 6, 8, 12) for row in range(14)]
+    assert not holds(table, "chunk").any()

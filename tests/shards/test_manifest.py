@@ -84,6 +84,31 @@ def test_row_groups_hold_at_most_65536_rows(tmp_path: Path) -> None:
     assert sizes == [65_536, 65_536, 10]
 
 
+def test_digests_of_some_blocks_are_those_of_the_table(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(manifest, "ROW_GROUP_ROWS", 7)
+    digests = [f"d{n}" for n in range(40)]
+    columns = [["c"] * 40, pa.array(range(40), pa.int32()), digests]
+    path = tmp_path / "manifest/blocks.parquet"
+    manifest.write_table(pa.table(columns, schema=manifest.BLOCKS), path)
+    assert pq.ParquetFile(path).metadata.num_row_groups == 6
+    assert manifest.count_blocks(tmp_path) == 40
+    for first in range(43):
+        for count in (1, 6, 7, 8, 20, 60):
+            found = manifest.read_block_digests(tmp_path, first, count)
+            assert found == digests[first : first + count], (first, count)
+
+
+@pytest.mark.parametrize("data", [None, b"", b"PAR1", b"PAR1PAR1"])
+def test_a_damaged_table_of_blocks_is_named(tmp_path: Path, data: bytes | None) -> None:
+    path = tmp_path / "manifest/blocks.parquet"
+    if data is not None:
+        path.parent.mkdir()
+        path.write_bytes(data)
+    for read in (manifest.count_blocks, lambda build: manifest.read_block_digests(build, 0, 1)):
+        with pytest.raises(InputError, match=r"blocks\.parquet"):
+            read(tmp_path)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_table_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"{name}: missing"):
