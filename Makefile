@@ -134,7 +134,7 @@ bench-gaussian: $(STAMP)
 	@$(BIN)/python benchmarks/gaussian_speed.py
 
 test-peers: $(PEERS)/installed
-	@$(PEERS)/bin/python -m pytest tests/evals/test_peers.py
+	@$(PEERS)/bin/python -m pytest tests/evals/test_peers.py tests/pipeline/test_lm_eval_peer.py
 
 bench-eval: $(PEERS)/installed
 	@$(PEERS)/bin/python benchmarks/eval_speed.py $(BENCH_EVAL)

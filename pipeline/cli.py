@@ -53,6 +53,15 @@ _COMMANDS = {
         "mixctl.pipeline.cpdt_commands",
         "cpdt",
         "Test whether experiments disturb one another.",
+    "export": (
+        "mixctl.pipeline.commands_exchange",
+        "export_group",
+        "Write questions as lm-evaluation-harness tasks.",
+    ),
+    "import": (
+        "mixctl.pipeline.commands_exchange",
+        "import_group",
+        "Make question files of lm-eval tasks and data sets.",
     ),
     "schema": ("mixctl.pipeline.commands", "schema", "Print the JSON Schema of the mix file."),
     "demo": ("mixctl.pipeline.commands", "demo", "All of it, small, on a corpus of the install."),

@@ -84,5 +84,5 @@ def remove_stale(out: Path) -> None:
     """Removes what an interrupted build of another mix left in the folder."""
     for name in ("train", "val", "control", "manifest", "tokenizer"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("litgpt.yaml", "litgpt-control.yaml"):
+    for name in ("litgpt.yaml", "litgpt-control.yaml", "README.md"):
         (out / name).unlink(missing_ok=True)

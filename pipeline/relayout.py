@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mixctl.pipeline.card import with_card
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.folder import check_folder, finished_build, own_folder, remove_stale
@@ -238,6 +239,7 @@ def _seal(work: Relayout, record: BuildRecord, trainer: _Trainer, key: str) -> B
             "files": files,
         }
     )
+    made = with_card(work.out, made)
     write_record(work.out, made)
     return made
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mixctl.injections.encode import TOKENIZER_FILES
 from mixctl.pipeline.base_stream import BaseStream
+from mixctl.pipeline.card import with_card
 from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixSource, read_receipts
 from mixctl.pipeline.plan import Plan, PlannedExperiment
 from mixctl.pipeline.purge import prove_absent, reasons
@@ -79,6 +80,7 @@ def seal(work: Sealed, stream: BaseStream) -> BuildRecord:
         absent=[e.config.name for e in plan.experiments if e.experiment.kind.absent],
         decontamination=work.searched.counts,
     )
+    record = with_card(mixed.out, record)
     write_record(mixed.out, record)
     return record
 
