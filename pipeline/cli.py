@@ -53,6 +53,7 @@ _COMMANDS = {
         "mixctl.pipeline.cpdt_commands",
         "cpdt",
         "Test whether experiments disturb one another.",
+    ),
     "export": (
         "mixctl.pipeline.commands_exchange",
         "export_group",
