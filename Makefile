@@ -25,7 +25,7 @@ help:
 	@echo "make test-browser  the report and the pages in a headless Chromium (as root on Debian it installs one)"
 	@echo "make test-slurm builds on a Slurm cluster of one node, made for it (installs Debian's packages, as root)"
 	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
-	@echo "make test-kills twenty builds killed at random moments and continued"
+	@echo "make test-kills twenty builds, and twenty amendments, killed at random moments and continued"
 	@echo "make test-cpdt  five matrices of dependence tests: the planted pair is found, no other (15 minutes)"
 	@echo "make sensitivity  train the example with every kind and see that what was planted is found"
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
@@ -88,7 +88,7 @@ test-ray: $(STAMP)
 	@$(BIN)/python -m pytest -n 0 -m ray
 
 test-kills: $(STAMP)
-	@$(BIN)/python -m pytest -n 0 tests/pipeline/test_kills.py
+	@$(BIN)/python -m pytest -n 0 tests/pipeline/test_kills.py tests/pipeline/test_amend_kills.py
 
 .PHONY: test-cpdt
 test-cpdt: $(STAMP)

@@ -45,6 +45,9 @@ def prepare(folder):
     config["model_config"]["block_size"] = 128
     (folder / "litgpt.yaml").write_text(yaml.safe_dump(config))
     (folder / "two-gpus.yaml").write_text(yaml.safe_dump({**config, "devices": 2}))
+    late = {"name": "late", "kind": "documents", "items": "late.jsonl"}
+    (folder / "late.yaml").write_text(yaml.safe_dump({"experiments": [late]}))
+    write_jsonl(folder / "late.jsonl", [{"id": "d", "text": "w1 w2 w3", "copies": 4}])
     (folder / "mix.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
 
 
@@ -65,6 +68,7 @@ def test_the_mix_and_the_commands_work_as_they_stand(tmp_path):
         "verify",
         "show",
         "relayout",
+        "amend",
     ]
     for line in commands:
         command = [sys.executable, "-m", "mixctl.pipeline.cli", *shlex.split(line)[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime, timezone
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from mixctl.evals.checkpoint import find_checkpoints, read_checkpoint
 from mixctl.evals.provenance import GAUSSIAN_DATA, check_provenance
 from mixctl.shards.errors import InputError
-from mixctl.shards.record import read_record
+from mixctl.shards.record import Amendment, read_record
 from tests.evals import tiny
 
 
@@ -181,3 +182,31 @@ def test_the_tokenizer_beside_the_weights_must_mean_the_same_tokens(build, tmp_p
     (made / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match=r"tokenizer\.json: cannot be read"):
         _check(build, made)
+
+
+def test_a_checkpoint_that_passed_an_amendment_before_it_was_made_is_refused(build, tmp_path):
+    record, made = read_record(build), _made(build, tmp_path)
+    saved = (made / "lit_model.pth").stat().st_mtime
+
+    def check(first_step, seconds):
+        when = datetime.fromtimestamp(saved + seconds, timezone.utc).isoformat(timespec="seconds")
+        amendment = Amendment(
+            number=1,
+            after_step=first_step - 1,
+            first_step=first_step,
+            time=when,
+            experiments=[],
+            folder="",
+            inputs={},
+            kinds={},
+            placements=1,
+            tokens=1,
+            sequences=1,
+        )
+        amended = record.model_copy(update={"amendments": [amendment]})
+        return check_provenance(find_checkpoints([made]), "run", build, amended)
+
+    assert check(6, 60) == []  # step 5 does not reach it
+    assert check(5, -60) == []  # trained afterwards
+    with pytest.raises(InputError, match="before amendment 1 .* changed the steps from 5 on"):
+        check(5, 60)
