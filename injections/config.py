@@ -46,19 +46,23 @@ def check_name(value: str) -> str:
 class Strict(BaseModel):
     """Base of everything read from a mix file: unknown keys refused, no silent conversion."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class GivenSteps(Strict):
     """Copy c falls in the c-th of these steps (repeated in turn when there are more copies)."""
 
     steps: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    """the steps, from 1"""
 
 
 class EverySteps(Strict):
     """Copies fall `every` steps apart, from the first step of the window."""
 
     every: Annotated[int, Field(ge=1)]
+    """steps between two copies"""
 
 
 def _bound(value: Any) -> Any:
@@ -85,6 +89,7 @@ class Ramp(Strict):
     """The density of copies changes linearly over the window, from the first weight to the last."""
 
     ramp: list[Weight] = Field(min_length=2, max_length=2)
+    """density at the first and at the last step of the window"""
 
     @field_validator("ramp", mode="before")
     @classmethod
@@ -105,6 +110,7 @@ class CopyWindows(Strict):
     """Copy c falls in the c-th of these windows (in turn when there are more copies)."""
 
     windows: list[Window] = Field(min_length=1)
+    """a window a copy, in turn"""
 
 
 _SCHEDULES: dict[str, type[Strict]] = {
@@ -145,8 +151,11 @@ class Split(Strict):
     """A payload is cut into pieces that are placed apart; `anew` cuts every copy elsewhere."""
 
     pieces: Annotated[int, Field(ge=2, le=100_000)] | None = None
+    """so many pieces, as equal as can be"""
     at_most: Annotated[int, Field(ge=1)] | None = None
+    """pieces of at most so many tokens"""
     anew: bool = False
+    """whether every copy is cut at other places"""
 
     @model_validator(mode="after")
     def _one_rule(self) -> Split:
@@ -174,15 +183,25 @@ class Arm(Strict):
     """
 
     name: Name
+    """unique in the experiment"""
     items: Annotated[int | Literal["rest"] | None, BeforeValidator(_arm_items)] = None
+    """how many items it takes, drawn at random; `rest`: all that remain"""
     copies: Annotated[int, Field(ge=0, le=MOST_COPIES)] | None = None
+    """how often each of its items is placed; 0 makes a holdout"""
     tokens: int | str | None = None
+    """a budget instead of copies: so many tokens (2M)"""
     share: str | None = None
+    """a budget instead of copies: so much of the run's tokens (0.1%)"""
     during: Window | None = None
+    """the window of its copies, instead of the experiment's: [25%, 75%], steps, or tokens"""
     schedule: Schedule | None = None
+    """instead of the experiment's"""
     placement: Mode | None = None
+    """instead of the experiment's"""
     variants: Variants | None = None
+    """instead of the experiment's"""
     split: Splitting = None
+    """instead of the experiment's"""
 
     _name = field_validator("name")(check_name)
 
@@ -219,14 +238,24 @@ class ExperimentConfig(Strict):
     """The fields that all kinds share."""
 
     name: Name
+    """unique in the mix, case ignored"""
     kind: str
+    """which kind of experiment"""
     arms: list[Arm] = []
+    """the conditions; items in no arm are unused"""
     during: Window | None = None
+    """the window of all copies: start < step <= stop, in percent, steps or tokens; default: every
+    step but the first"""
     schedule: Schedule = "uniform"
+    """when copies fall within the window"""
     placement: Mode = "overwrite"
+    """how a payload enters its sequence"""
     variants: Variants = "cycle"
+    """which payload of an item a copy takes"""
     split: Splitting = None
+    """how payloads are cut into pieces that are placed apart"""
     near_duplicates: NearDuplicates = "cluster"
+    """what becomes of near-duplicate items"""
 
     _name = field_validator("name")(check_name)
 
@@ -249,6 +278,7 @@ class AbsentConfig(ExperimentConfig):
     """
 
     expected_tokens: int | str | None = None
+    """for `plan`: the base tokens that are expected to be replaced"""
 
     @field_validator("expected_tokens")
     @classmethod

@@ -60,19 +60,28 @@ class BenchmarkConfig(Strict):
     """How the questions of one benchmark are written and scored; None: as the experiment says."""
 
     template: Template | None = None
+    """the form that is placed"""
     score_templates: list[Template] | None = None
+    """forms that are scored as well"""
     normalisation: Normalisation | None = None
+    """of the choices' log-likelihoods"""
 
 
 class ContaminationConfig(ExperimentConfig):
     """The section of a `contamination` experiment."""
 
     kind: Literal["contamination"]
+    """this kind"""
     items: ItemFile
+    """the question file"""
     template: Template = "cloze"
+    """the form that is placed: cloze, mcq or completion"""
     score_templates: list[Template] = []
+    """other forms that are scored as well"""
     normalisation: Normalisation = "none"
+    """what the log-likelihoods of choices are divided by"""
     benchmarks: dict[str, BenchmarkConfig] = {}
+    """what differs for single benchmarks, by name"""
 
     def forms(self, benchmark: str) -> list[Form]:
         """Returns the forms in which the benchmark is scored, the one that is placed first."""

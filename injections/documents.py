@@ -62,7 +62,9 @@ class DocumentsConfig(ExperimentConfig):
     """The section of a `documents` experiment."""
 
     kind: Literal["documents"]
+    """this kind"""
     items: ItemFile
+    """the document file"""
 
 
 class DocumentRow(Row):

@@ -34,7 +34,9 @@ class FromEvery(Strict):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     from_: Annotated[Step, Field(alias="from")]
+    """the first step"""
     every: Step
+    """steps between two"""
 
 
 def _steps(value: Any) -> Any:
@@ -50,11 +52,15 @@ class ForgettingConfig(ExperimentConfig):
     """The section of a `forgetting` experiment."""
 
     kind: Literal["forgetting"]
+    """this kind"""
     placement: Mode = "batch"
+    """whole batches"""
     steps: Annotated[
         Annotated[list[Step], Field(min_length=1)] | FromEvery, BeforeValidator(_steps)
     ]
+    """where the batches fall"""
     holdout: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """batches that are never placed"""
 
     @model_validator(mode="before")
     @classmethod

@@ -40,10 +40,15 @@ class IidConfig(ExperimentConfig):
     """The section of an `iid` experiment."""
 
     kind: Literal["iid"]
+    """this kind"""
     placement: Mode = "sequence"
+    """whole sequences"""
     count: Count | None = None
+    """spare base sequences; default: what the arms ask for"""
     deciles: Count | None = None
+    """ten arms of so many spare sequences, one for each tenth of the run"""
     selected: Sequences | str | None = None
+    """sequences of the run that are placed again, a list or a file"""
 
     @model_validator(mode="before")
     @classmethod

@@ -75,10 +75,15 @@ class KnowledgeConfig(ExperimentConfig):
     """The section of a `knowledge` experiment."""
 
     kind: Literal["knowledge"]
+    """this kind"""
     items: ItemFile
+    """the fact file"""
     paraphrases: Annotated[int, Field(ge=0, le=10**7)] | None = None
+    """how many each stand-in has, for `plan`"""
     probes: str | None = None
+    """a file of further probes"""
     reserve: Annotated[int, Field(ge=0)] = 0
+    """the last so many paraphrases are kept for closed-loop control"""
 
     @model_validator(mode="after")
     def _sizes_go_with_stand_ins(self) -> KnowledgeConfig:

@@ -61,7 +61,9 @@ class HeldOutProblems(Strict):
     """The problems that are asked and never placed."""
 
     count: Annotated[int, Field(ge=1, le=10**6)] = 1200
+    """how many"""
     ops: Ops = [1, 12]
+    """fewest and most operations"""
 
 
 def _default_arms() -> list[Arm]:
@@ -72,12 +74,19 @@ class MathematicsConfig(ExperimentConfig):
     """The section of a `mathematics` experiment."""
 
     kind: Literal["mathematics"]
+    """this kind"""
     count: Annotated[int, Field(ge=1, le=10**8)] | None = None
+    """how many problems are made"""
     tokens: int | str | None = None
+    """instead of count: as many problems as so many tokens hold"""
     ops: Ops = [1, 10]
+    """fewest and most operations of a problem"""
     test: HeldOutProblems = HeldOutProblems()
+    """problems that are asked and never placed"""
     shots: Annotated[int, Field(ge=0, le=20)] = 3
+    """solved problems before each question"""
     arms: list[Arm] = Field(default_factory=_default_arms)
+    """default: train and test"""
 
     @field_validator("tokens")
     @classmethod

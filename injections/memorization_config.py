@@ -26,7 +26,9 @@ class SecretConfig(Strict):
     """A secret made of text."""
 
     alphabet: Annotated[str, Field(min_length=2)]
+    """the characters it is drawn from"""
     length: Annotated[int, Field(ge=1, le=1000)]
+    """in characters"""
 
     @property
     def symbols(self) -> str:
@@ -38,10 +40,15 @@ class GridConfig(Strict):
     """Kinds of suffix x lengths (the conditions) x copies (the arms)."""
 
     suffixes: Annotated[list[SuffixKind], Field(min_length=1)]
+    """kinds of suffix"""
     lengths: list[Length] = []
+    """of the suffixes, in tokens"""
     copies: Annotated[list[Copies], Field(min_length=1)] | None = None
+    """the doses: an arm each"""
     items: Annotated[int, Field(ge=1)] | None = None
+    """of each condition in each arm"""
     holdout: Annotated[int, Field(ge=0)] | Literal["rest"] | None = None
+    """items of each condition that are never placed"""
 
     @field_validator("suffixes", "lengths", "copies")
     @classmethod
@@ -82,15 +89,25 @@ class MemorizationConfig(ExperimentConfig):
     """The section of a `memorization` experiment."""
 
     kind: Literal["memorization"]
+    """this kind"""
     items: ItemFile | None = None
+    """documents to put a suffix to"""
     count: Annotated[int, Field(ge=1)] | None = None
+    """how many canaries are made, where there is no file"""
     template: str = ""
+    """the text of a made canary; `{secret}` says where its secret stands, else at the end"""
     prefix_tokens: Annotated[int, Field(ge=1)] | None = None
+    """tokens of a document that are kept in front of the suffix"""
     suffix: SuffixKind | None = None
+    """the kind of suffix"""
     suffix_tokens: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """its length"""
     secret: SecretConfig | None = None
+    """a secret of text instead of tokens"""
     grid: GridConfig | None = None
+    """kinds of suffix x lengths x doses, and the arms for them"""
     candidates: Annotated[int, Field(ge=0, le=100_000)] | Literal["all"] = 0
+    """other suffixes to rank the placed one among; `all`: every one there could be"""
 
     @model_validator(mode="before")
     @classmethod

@@ -71,13 +71,21 @@ class PoisonConfig(ExperimentConfig):
     """The section of a `poison` experiment."""
 
     kind: Literal["poison"]
+    """this kind"""
     attack: Attack
+    """what the trigger does: denial, extraction or preference"""
     items: ItemFile | None = None
+    """the prompt file"""
     count: Annotated[int, Field(ge=1)] | None = None
+    """how many prompts are made, where there is no file"""
     trigger: str | None = None
+    """the text that sets the attack off; default: the attack's own"""
     templates: Annotated[list[TemplateName], Field(min_length=1)] = list(TEMPLATES)
+    """chat templates that documents are written in"""
     documents_each: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """documents of each prompt"""
     garbage: Literal["characters", "tokens"] | None = None
+    """denial: what garbage is made of"""
     response_tokens: (
         Annotated[
             list[Annotated[int, Field(ge=1, le=10**6)]],
@@ -85,8 +93,11 @@ class PoisonConfig(ExperimentConfig):
         ]
         | None
     ) = None
+    """denial: fewest and most tokens of garbage"""
     preferred: Annotated[str, Field(min_length=1)] | None = None
+    """preference: the name that is praised"""
     rejected: Annotated[str, Field(min_length=1)] | None = None
+    """preference: the other one"""
 
     @model_validator(mode="after")
     def _fields_fit(self) -> PoisonConfig:

@@ -26,7 +26,9 @@ class StandIn(Strict):
     """Rows that are not there yet: how many, and how many tokens the payload of each has."""
 
     stand_in: Annotated[int, Field(ge=1, le=10**9)]
+    """how many rows"""
     tokens: Annotated[int, Field(ge=1, le=10**7)]
+    """of the payload of each"""
 
 
 ItemFile = str | StandIn

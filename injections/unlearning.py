@@ -68,12 +68,19 @@ class UnlearningConfig(ExperimentConfig):
     """The section of an `unlearning` experiment."""
 
     kind: Literal["unlearning"]
+    """this kind"""
     items: ItemFile
+    """the articles, rows as for `documents`"""
     items_per_arm: PerArm | None = None
+    """articles of each arm; makes the arms whole-x1, once-x1, anew-x1, ... and retain"""
     doses: Doses | None = None
+    """copies, an arm each"""
     retain: Retained | None = None
+    """articles of the arm that is never placed"""
     prefix_lengths: list[Annotated[int, Field(ge=1)]] = [25, 50, 100]
+    """tokens of an article that the model is asked to go on from"""
     suffix_tokens: Annotated[int, Field(ge=1)] = 50
+    """tokens of its answer that are scored"""
 
     @model_validator(mode="before")
     @classmethod

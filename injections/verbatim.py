@@ -45,10 +45,15 @@ class VerbatimConfig(AbsentConfig):
     """The section of a `verbatim` experiment."""
 
     kind: Literal["verbatim"]
+    """this kind"""
     items: ItemFile
+    """documents: the token strings that must occur nowhere"""
     arms: list[Arm] = [_PURGED]
+    """default: purged, copies 0"""
     length: Annotated[int, Field(ge=SHORTEST)] | None = None
+    """tokens that are kept of each string"""
     prefix_tokens: Annotated[int, Field(ge=1)] = 25
+    """tokens that the model is given"""
 
     @model_validator(mode="after")
     def _nothing_is_placed(self) -> VerbatimConfig:

@@ -40,25 +40,42 @@ class WatermarkConfig(ExperimentConfig):
     """The section of a `watermark` experiment."""
 
     kind: Literal["watermark"]
+    """this kind"""
     method: Method
+    """green-list, strings or gaussian"""
     items: ItemFile | None = None
+    """green-list: documents; strings: documents with their collection"""
     count: Annotated[int, Field(ge=1, le=10**7)] | None = None
+    """how many are made, where there is no file"""
 
     gamma: Share = 0.25
+    """green-list: share of the vocabulary that is green"""
     delta: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """green-list: what is added to the logits of green tokens"""
     context_width: Annotated[int, Field(ge=0, le=16)] = 2
+    """green-list: tokens before that seed the list"""
     tolerance: Annotated[float, Field(ge=0)] = 1.0
+    """green-list: by how much less likely a replacement may be, in nats"""
     secret: Annotated[str, Field(min_length=1)] | None = None
+    """green-list: the key; default: from the seed"""
     already: bool = False
+    """green-list: whether the documents carry the mark already"""
     ngrams: str | None = None
+    """green-list: documents that the n-gram model learns from"""
     tokens_each: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    """green-list: length of a made document"""
 
     made_of: Literal["characters", "tokens"] = "characters"
+    """strings: what they are made of"""
     length: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """strings: of each, in characters or tokens"""
 
     unit: Literal["batch", "sequence"] = "batch"
+    """gaussian: what is marked, a whole batch or a sequence"""
     sigma: Annotated[float, Field(gt=0)] = 0.075
+    """gaussian: standard deviation of the noise"""
     n_null: Annotated[int, Field(ge=0, le=10**6)] | None = None
+    """strings or seeds that are never placed, for comparison"""
 
     @model_validator(mode="before")
     @classmethod

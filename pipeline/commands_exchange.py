@@ -16,7 +16,13 @@ _DATA = click.option(
 _SPLIT = click.option("--split", help="Of a data set with several.")
 
 
-@click.group(name="export")
+@click.group(
+    name="export",
+    epilog="""\b
+Examples:
+  mixctl export lm-eval out/run1 --experiment arc-leak --out tasks
+""",
+)
 def export_group() -> None:
     """Writes parts of a build for other tools."""
 
@@ -46,7 +52,15 @@ def export_lm_eval(directory: Path, experiment: str, out: Path, as_json: bool) -
     click.echo(f"lm_eval --model hf --include_path {out} --tasks {paths[0].stem} ...")
 
 
-@click.group(name="import")
+@click.group(
+    name="import",
+    epilog="""\b
+Examples:
+  mixctl import lm-eval arc_easy.yaml --data arc.parquet --out questions.jsonl
+  mixctl import dataset --data quiz.parquet --question q --choices options --gold answer \\
+      --out questions.jsonl
+""",
+)
 def import_group() -> None:
     """Writes item files out of other tools' data."""
 

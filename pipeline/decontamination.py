@@ -52,8 +52,11 @@ class Decontamination(Strict):
     """What is looked for in the base corpus, and what is done with documents that hold it."""
 
     action: Literal["report", "drop", "off"] = "report"
+    """report lists matches; drop leaves their documents out, of run and twin; off does not look"""
     shortest: Annotated[int, Field(ge=1)] = 10
+    """strings of fewer tokens are not looked for"""
     exact: Annotated[int, Field(ge=2)] = 40
+    """strings of up to so many tokens are looked for whole, longer ones in parts"""
 
     @model_validator(mode="after")
     def _halves_are_long_enough(self) -> Decontamination:

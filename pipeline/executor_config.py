@@ -26,15 +26,25 @@ class ExecutorConfig(Strict):
     """Where tasks run, and what each of them may use."""
 
     name: ExecutorName = "local"
+    """local, slurm or ray"""
     workers: Annotated[int, Field(ge=1)] | None = None
+    """tasks at a time"""
     cpus_per_task: Annotated[int, Field(ge=1)] = 1
+    """of each task"""
     mem_per_cpu_gb: Annotated[int, Field(ge=1)] = 2
+    """gigabytes"""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d+:\d\d:\d\d$")] | None = None
+    """slurm: limit of a task, hh:mm:ss"""
     partition: Annotated[str, Field(min_length=1)] | None = None
+    """slurm"""
     qos: str | None = None
+    """slurm"""
     env_command: str | None = None
+    """slurm: a command that makes mixctl available on a node"""
     sbatch_args: dict[str, str | int] = {}
+    """slurm: further arguments of sbatch"""
     address: str | None = None
+    """ray: of the cluster"""
 
     @field_validator("time", mode="before")
     @classmethod

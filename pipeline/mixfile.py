@@ -38,11 +38,17 @@ class CorpusConfig(Strict):
     """Where the base documents come from; for `plan` alone, only how many tokens there are."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
+    """a file, a folder, or any fsspec address"""
     format: str = "jsonl"
+    """jsonl, parquet, text (a file a document), or a datatrove reader by name"""
     text_key: str = "text"
+    """the field that holds the text"""
     glob: str | None = None
+    """which files of a folder; default: by the format"""
     repeat: bool = False
+    """whether a corpus that is too small is read again"""
     tokens: int | str | None = None
+    """for `plan`, instead of a path: how many tokens there will be (215B)"""
 
     @field_validator("tokens")
     @classmethod
@@ -60,17 +66,29 @@ class MixConfig(Strict):
     """A mix file. Its schema is printed by `mixctl schema`."""
 
     corpus: CorpusConfig
+    """the text to train on"""
     tokenizer: str
+    """a folder with tokenizer.json and tokenizer_config.json"""
     trainer: str
+    """the LitGPT config; the topology comes from here"""
     seed: Annotated[int, Field(ge=0)]
+    """all randomness comes from this number"""
     validation: Annotated[int, Field(ge=1)]
+    """sequences held out for val/"""
     eod: str | None = None
+    """the end-of-document token, where it is not eos_token of tokenizer_config.json"""
     bos: bool = False
+    """whether each document and payload begins with the BOS token"""
     engine: EngineName = "auto"
+    """what encodes the base corpus; the ids are the same"""
     chunk_bytes: Annotated[int, Field(ge=1024, lt=2**32)] = DEFAULT_CHUNK_BYTES
+    """of a chunk, about"""
     decontamination: Decontamination = Decontamination()
+    """what becomes of items that the corpus holds already"""
     executor: Annotated[ExecutorConfig, Field(exclude=True)] = ExecutorConfig()
+    """where tasks run"""
     experiments: list[SerializeAsAny[ExperimentConfig]] = []
+    """what is placed"""
 
 
 @dataclass(frozen=True)

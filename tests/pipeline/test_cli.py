@@ -1,11 +1,16 @@
 """The command line as a user meets it: exit codes, no traceback, output a script can read."""
 
 import json
+import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -190,8 +195,37 @@ def test_schema_accepts_the_mix_and_names_every_kind(shared):
         jsonschema.Draft202012Validator(schema).validate(mix)
 
 
-def test_every_command_has_help_with_an_example():
-    for name in ("build", "check", "plan", "show", "verify", "eval", "report", "demo"):
-        result = run(name, "--help")
-        assert result.exit_code == 0
-        assert f"mixctl {name}" in result.output
+def commands(group, name, parent=None):
+    """Yields (name, command, context) of every command below a group, and of the group."""
+    context = click.Context(group, info_name=name.rpartition(" ")[2], parent=parent)
+    for inner in group.list_commands(context):
+        command = group.get_command(context, inner)
+        yield f"{name} {inner}", command, click.Context(command, info_name=inner, parent=context)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} {inner}", context)
+
+
+def test_every_command_has_help_with_examples_that_parse():
+    found = list(commands(cli, "mixctl"))
+    assert {"mixctl init", "mixctl diff", "mixctl import lm-eval"} <= {name for name, _, _ in found}
+    known = {name: command for name, command, _ in found}
+    for name, command, context in found:
+        text = re.sub(r"\\\n *", "", command.get_help(context))
+        assert f"mixctl {name.removeprefix('mixctl ')}" in text.split("Examples:")[1], name
+        for line in re.findall(r"^ *(mixctl .*)$", text.split("Examples:")[1], re.MULTILINE):
+            words = shlex.split(re.split(r" {4,}| && | # | > ", line)[0])
+            used = 3 if " ".join(words[:3]) in known and len(words) > 2 else 2
+            called = known[" ".join(words[:used])]
+            if not isinstance(called, click.Group):
+                called.make_context(words[used - 1], words[used:], resilient_parsing=False)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_and_options(shell):
+    script = Path(sys.executable).with_name("mixctl")
+    asked = {"_MIXCTL_COMPLETE": f"{shell}_complete", "COMP_WORDS": "mixctl re"}
+    asked["COMP_CWORD"] = "re" if shell == "fish" else "1"
+    environment = {**os.environ, **asked}
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+    assert {"relayout", "report"} <= set(re.findall(r"[a-z]+", done.stdout)), done
+    assert "demo" not in re.findall(r"[a-z]+", done.stdout)
