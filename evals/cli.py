@@ -22,7 +22,23 @@ _FOLDER = click.Path(path_type=Path)
 _PLAIN_SECONDS = 10.0
 
 
-@click.command(name="eval", context_settings=_HELP)
+@click.command(
+    name="eval",
+    context_settings=_HELP,
+    epilog="""\b
+Examples:
+  # every checkpoint of a run
+  mixctl eval build out/run --out results
+  # against the control twin: differences of differences
+  mixctl eval build out/run --baseline out/control --out results
+  # three twins, trained with --seed 1, 2, 3: a p-value for run - twin too
+  mixctl eval build out/run --baseline out/c1 --baseline out/c2 --baseline out/c3 --out results
+  # garbage in the answers to a poison's trigger by perplexity under the twin, too
+  mixctl eval build out/run --baseline out/c1 --reference out/c1/final --out results
+  # weights without a training record
+  mixctl eval build checkpoints/mine --step 1000 --out results --json
+""",
+)
 @click.argument("build", metavar="DIR", type=_FOLDER)
 @click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_FOLDER)
 @click.option(
@@ -59,24 +75,11 @@ def eval_command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    r"""Score every experiment of the build DIR on LitGPT checkpoints.
+    """Score every experiment of the build DIR on LitGPT checkpoints.
 
     CHECKPOINT is a folder with lit_model.pth and model_config.yaml, or an out_dir that holds step-*
     and final. Each is loaded once. A checkpoint whose own records disagree with the build is
     refused. An eval that was interrupted continues when it is run again.
-
-    \b
-    Examples:
-      # every checkpoint of a run
-      mixctl eval build out/run --out results
-      # against the control twin: differences of differences
-      mixctl eval build out/run --baseline out/control --out results
-      # three twins, trained with --seed 1, 2, 3: a p-value for run - twin too
-      mixctl eval build out/run --baseline out/c1 --baseline out/c2 --baseline out/c3 --out results
-      # garbage in the answers to a poison's trigger by perplexity under the twin, too
-      mixctl eval build out/run --baseline out/c1 --reference out/c1/final --out results
-      # weights without a training record
-      mixctl eval build checkpoints/mine --step 1000 --out results --json
 
     Exit codes: 0 done; 1 a scorer failed (the others are reported); 2 wrong input.
     """
@@ -97,20 +100,23 @@ def eval_command(
         sys.exit(1)
 
 
-@click.command(name="report", context_settings=_HELP)
+@click.command(
+    name="report",
+    context_settings=_HELP,
+    epilog="""\b
+Examples:
+  mixctl report results
+  mixctl report results && xdg-open results/report.html
+  # what was found, for a script
+  mixctl report results --json
+""",
+)
 @click.argument("results_dir", metavar="RESULTS_DIR", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the findings as JSON.")
 def report_command(results_dir: Path, as_json: bool) -> None:
-    r"""Write RESULTS_DIR/report.html from the results of `mixctl eval`.
+    """Write RESULTS_DIR/report.html from the results of `mixctl eval`.
 
     The file needs no network and no other file.
-
-    \b
-    Examples:
-      mixctl report results
-      mixctl report results && xdg-open results/report.html
-      # what was found, for a script
-      mixctl report results --json
     """
     from mixctl.evals import findings, report, results
 
