@@ -5,7 +5,6 @@ Price: items are made and placed in memory; of the corpus, one document is read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import fsspec
 
 from mixctl.pipeline.copies import MARK
+from mixctl.pipeline.corpus_digest import corpus_digest
 from mixctl.pipeline.engines import (
     EngineChoice,
     EngineDiffers,
@@ -30,7 +30,7 @@ from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
 from mixctl.pipeline.trainer import GAUSSIAN_DATA, litgpt_config, litgpt_problems
 from mixctl.shards.chunks import token_dtype
 from mixctl.shards.errors import InputError
-from mixctl.shards.files import FILE_DIGEST_BYTES, digest_bytes
+from mixctl.shards.files import digest_bytes
 from mixctl.shards.layout import Layout, train_layout, val_layout
 
 
@@ -174,17 +174,3 @@ def mix_digest(config: dict[str, Any]) -> str:
 def settings_digest(settings: dict[str, Any]) -> str:
     """Returns the digest of the content of a mix file or a trainer config."""
     return digest_bytes(json.dumps(settings, sort_keys=True, default=str).encode())
-
-
-def corpus_digest(corpus: Corpus) -> str:
-    """Returns the digest of the corpus: the names and contents of its files, in order."""
-    digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
-    filesystem, root = fsspec.core.url_to_fs(corpus.folder)
-    for name in corpus.files:
-        digest.update(f"{len(name)}:{name}".encode())
-        inner = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
-        with filesystem.open(f"{root}/{name}", "rb") as file:
-            while data := file.read(1 << 20):
-                inner.update(data)
-        digest.update(inner.digest())
-    return digest.hexdigest()

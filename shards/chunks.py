@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixctl.shards.draws import I64
-from mixctl.shards.files import BLOCK_DIGEST_BYTES, FILE_DIGEST_BYTES, replacing
+from mixctl.shards.files import BLOCK_DIGEST_BYTES, FILE_DIGEST_BYTES, EarlySync, replacing
 
 HEADER_BYTES = 12
 _WRITE_BYTES = 1 << 20
@@ -85,11 +85,12 @@ def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk
     whole = hashlib.blake2b(head, digest_size=FILE_DIGEST_BYTES)
     digests: list[str] = []
     some = max(1, _WRITE_BYTES // (little.nbytes // len(little)))
-    with replacing(path) as partial, partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file, EarlySync(file) as early:
         file.write(head)
         for first in range(0, len(little), some):
             part = little[first : first + some]
             file.write(part.data)
+            early.wrote(part.nbytes)
             whole.update(part.data)
             digests += block_digests(part) if digest_blocks else []
     return WrittenChunk(len(head) + little.nbytes, whole.hexdigest(), digests)

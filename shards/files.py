@@ -12,10 +12,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
 
 _READ_BYTES = 1 << 20
+_SYNC_BYTES = 8 << 20
 FILE_DIGEST_BYTES = 16
 BLOCK_DIGEST_BYTES = 8
 
@@ -46,6 +49,38 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class EarlySync:
+    """Lets the disk write a file while more of it is computed, so that the last sync is short.
+
+    Price: a thread a file.
+    """
+
+    def __init__(self, file: BufferedWriter) -> None:
+        """Takes a file that is being written."""
+        self._file = file
+        self._waiting_bytes = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._syncs: list[Future[None]] = []
+
+    def wrote(self, n_bytes: int) -> None:
+        """Counts what was written to the file since; has it flushed to disk now and then."""
+        self._waiting_bytes += n_bytes
+        if self._waiting_bytes >= _SYNC_BYTES and all(sync.done() for sync in self._syncs):
+            self._file.flush()
+            self._syncs.append(self._thread.submit(os.fsync, self._file.fileno()))
+            self._waiting_bytes = 0
+
+    def __enter__(self) -> EarlySync:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Waits for the disk; raises the error of a write that failed."""
+        self._thread.shutdown()
+        for sync in self._syncs:
+            sync.result()
 
 
 def remove_partials(folder: Path) -> None:
