@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixctl.evals import charts_bands, pictures_items, pictures_levels
+from mixctl.evals import charts_bands, pictures_control, pictures_items, pictures_levels
 from mixctl.evals.picture import Cell, Drawn, Picture
 from mixctl.evals.stats.arms import FloatArray
 
@@ -24,7 +24,8 @@ def pictures(drawn: Drawn) -> list[Picture]:
             pictures_levels.trajectories(drawn, metric),
         ]
     made += [*pictures_items.roc_curves(drawn), pictures_items.histograms(drawn, metrics)]
-    return [picture for picture in [*made, timeline(drawn)] if picture is not None]
+    made += [timeline(drawn), *pictures_control.steering(drawn)]
+    return [picture for picture in made if picture is not None]
 
 
 def item_metrics(drawn: Drawn) -> list[str]:

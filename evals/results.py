@@ -25,6 +25,7 @@ from mixctl.evals.checkpoint import Checkpoint
 from mixctl.evals.experiments import Experiment, timeline
 from mixctl.evals.reference import Reference
 from mixctl.evals.rows import Row, from_table, to_table
+from mixctl.shards.control_trace import read_trace
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file, replacing, write_text
 from mixctl.shards.record import RECORD_NAME, BuildRecord
@@ -86,10 +87,18 @@ def summary(
                 "placements": len(experiment.copy_items),
                 "arms": experiment.all_arms,
                 "timeline": timeline(experiment, record.geometry.steps),
+                **_steered(build, experiment.name),
             }
             for experiment in experiments
         },
     }
+
+
+def _steered(build: Path, experiment: str) -> dict[str, Any]:
+    """Returns what a closed loop decided on an experiment; nothing where it was not steered."""
+    trace = read_trace(build)
+    found = trace.of(experiment) if trace is not None else []
+    return {"control": [one.model_dump() for one in found]} if found else {}
 
 
 def _described(checkpoint: Checkpoint) -> dict[str, Any]:

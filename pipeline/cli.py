@@ -39,6 +39,11 @@ _COMMANDS = {
         "amend",
         "Place more in the steps still ahead of a build.",
     ),
+    "control": (
+        "mixctl.pipeline.control_command",
+        "control",
+        "Train in a closed loop: probes decide what comes next.",
+    ),
     "verify": ("mixctl.pipeline.commands", "verify", "Read a build back through the stock loader."),
     "diff": ("mixctl.pipeline.commands_diff", "diff", "Say what changed between mixes or builds."),
     "preflight": (

@@ -24,6 +24,7 @@ from mixctl.injections.base import Kind
 from mixctl.injections.config import ExperimentConfig, Strict
 from mixctl.injections.quantities import parse_tokens
 from mixctl.injections.registry import find_kind, kind_names
+from mixctl.pipeline.control_config import ControlConfig
 from mixctl.pipeline.decontamination import Decontamination
 from mixctl.pipeline.engines import EngineName
 from mixctl.pipeline.executor_config import ExecutorConfig
@@ -87,6 +88,8 @@ class MixConfig(Strict):
     """what becomes of items that the corpus holds already"""
     executor: Annotated[ExecutorConfig, Field(exclude=True)] = ExecutorConfig()
     """where tasks run"""
+    control: Annotated[ControlConfig | None, Field(exclude=True)] = None
+    """which experiments a closed loop steers, and how often"""
     experiments: list[SerializeAsAny[ExperimentConfig]] = []
     """what is placed"""
 

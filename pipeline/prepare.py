@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 
+from mixctl.pipeline.control_config import control_problems
 from mixctl.pipeline.copies import MARK
 from mixctl.pipeline.corpus_digest import corpus_digest
 from mixctl.pipeline.engines import (
@@ -68,6 +69,7 @@ def prepare(mix_path: Path, engine: EngineName | None = None) -> Prepared:
     problems += engine_problems(asked)
     corpus = _corpus(mix, problems)
     problems += _item_files_in(corpus, mix)
+    problems += control_problems(mix)
     layouts: tuple[Layout, Layout] | None = None
     plan: Plan | None = None
     try:
