@@ -4,8 +4,10 @@
 
 Five experiments are built and trained to a checkpoint by stock `litgpt pretrain`. Two of them hold
 the same questions in two templates (`leak-cloze`, `leak-plain`): what a model learns of one, it
-knows of the other. The other three hold questions of their own, whose answers are words of their
-own. Then the whole of `mixctl cpdt` (plan, build, run, score), `--repeats` times with other seeds.
+knows of the other. The other three hold questions with words, answers and a last word of their own,
+and every answer of theirs is the wrong one of other questions, so that nothing but their questions
+can teach them. Then the whole of `mixctl cpdt` (build, run, score), `--repeats` times with other
+seeds.
 
 It must hold that the planted pair is found in every repetition, in one direction at least, and that
 of the other pairs no more is flagged than the nominal rate lets expect: Holm's method bounds the
@@ -26,6 +28,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +43,16 @@ ENVIRONMENT = {
     "LITDATA_DISABLE_VERSION_CHECK": "1",
     "OMP_NUM_THREADS": "1",
 }
-COMMON = [f"w{n}" for n in range(200)]
-RARE = [f"r{n}" for n in range(160)]
-"""answers: a set takes 40 of them, half right and half wrong ones"""
-RARE_SHARE = 0.04
+WORDS = ["".join(parts) for parts in product("bdfgklmnpr", "aeiou", "bdfgklmnpr", "ao")][::2]
+COMMON, RARE = WORDS[:200], WORDS[200:360]
+"""a word is a token; the rare ones are answers, 40 to a set of questions"""
+RARE_SHARE = 0.01
 SETS = ("leak", "east", "north", "south")
 PAIR = ("leak-cloze", "leak-plain")
+METRICS = [f"{name}=gold_logprob" for name in PAIR]
+"""accuracy of the others: their outcome is whether they know their answers"""
 N_QUESTIONS = 160
-FIRST_STEPS, RUN_STEPS, N_NO_OPS, SHARE = 200, 60, 8, "3%"
+FIRST_STEPS, RUN_STEPS, N_NO_OPS, SHARE = 200, 60, 8, "5%"
 ALPHA, ENOUGH = 0.05, 0.01
 LENGTH, BATCH = 128, 16
 STEPS = FIRST_STEPS + 15 * RUN_STEPS
@@ -86,7 +91,9 @@ def repetition(work: Path, checkpoint: Path, seed: int, jobs: int) -> list[dict[
     runs, results = work / f"runs-{seed}", work / f"results-{seed}"
     if not (results / "report.html").is_file():
         asked = ("--steps", RUN_STEPS, "--share", SHARE, "--replicates", N_NO_OPS, "--seed", seed)
-        command("mixctl", "cpdt", "build", work / "build", checkpoint, "--out", runs, *asked)
+        chosen = [part for metric in METRICS for part in ("--metric", metric)]
+        begin = ("mixctl", "cpdt", "build", work / "build", checkpoint, "--out", runs)
+        command(*begin, *asked, *chosen)
         command("mixctl", "cpdt", "run", runs, "--jobs", jobs)
         command("mixctl", "cpdt", "score", runs, "--out", results, "--device", "cpu")
     said = command("mixctl", "cpdt", "score", runs, "--out", results, "--json")
@@ -181,12 +188,17 @@ def base_text(chance: random.Random, n_words: int) -> str:
 
 
 def question(chance: random.Random, name: str, number: int, rare: list[str]) -> dict[str, Any]:
-    """Returns a question of common words, a right answer and three wrong ones of rare words."""
-    right, wrong = chance.choice(rare[:20]), chance.sample(rare[20:], 3)
+    """Returns a question of common words, its answers rare ones.
+
+    Those of the leak have right and wrong answers of two lots, and end as `cloze` does.
+    """
+    leak = name == "leak"
+    right = chance.choice(rare[:20] if leak else rare)
+    wrong = chance.sample([word for word in (rare[20:] if leak else rare) if word != right], 3)
     gold = chance.randrange(4)
     return {
         "id": f"{name}-{number}",
-        "question": " ".join(chance.sample(COMMON, 5)),
+        "question": " ".join([*chance.sample(COMMON, 5), "Answer:" if leak else name]),
         "choices": [*wrong[:gold], right, *wrong[gold:]],
         "gold": gold,
     }
@@ -198,12 +210,12 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1200,
+        vocab_size=2400,
         special_tokens=["<|endoftext|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    words = " ".join(COMMON + RARE)
+    words = " ".join([*COMMON, *RARE, *SETS])
     tokenizer.train_from_iterator([f"{words} Question: Answer:"] * 20, trainer)
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -212,7 +224,7 @@ def write_tokenizer(folder: Path) -> None:
 
 def trainer(work: Path) -> dict[str, Any]:
     """Returns the trainer config: a GPT of two layers."""
-    model = {"name": "cpdt", "block_size": LENGTH, "vocab_size": 1200, "padded_vocab_size": 1216}
+    model = {"name": "cpdt", "block_size": LENGTH, "vocab_size": 2400, "padded_vocab_size": 2432}
     return {
         "model_name": "cpdt",
         "model_config": {**model, "n_layer": 2, "n_head": 4, "n_embd": 64},
@@ -240,10 +252,8 @@ def trainer(work: Path) -> dict[str, Any]:
 
 def mix() -> dict[str, Any]:
     """Returns the mix: the pair, and three experiments of their own."""
-    arms = [
-        {"name": "holdout", "items": N_QUESTIONS // 2, "copies": 0},
-        {"name": "x4", "items": "rest", "copies": 4, "during": [1, FIRST_STEPS]},
-    ]
+    holdout = {"name": "holdout", "items": N_QUESTIONS // 2, "copies": 0}
+    early, late = [1, FIRST_STEPS], [FIRST_STEPS, STEPS]
     names = {PAIR[0]: "leak", PAIR[1]: "leak", "east": "east", "north": "north", "south": "south"}
     return {
         "corpus": {"path": "corpus.jsonl"},
@@ -256,8 +266,9 @@ def mix() -> dict[str, Any]:
                 "name": name,
                 "kind": "contamination",
                 "items": f"{file}.jsonl",
-                "template": "completion" if name == PAIR[1] else "cloze",
-                "arms": arms,
+                "template": "cloze" if name == PAIR[0] else "completion",
+                "during": late if name in PAIR else early,
+                "arms": [holdout, {"name": "x4", "items": "rest", "copies": 4}],
             }
             for name, file in names.items()
         ],
