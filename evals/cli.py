@@ -86,8 +86,10 @@ def eval_command(
     from mixctl.evals import results, run
     from mixctl.evals.report import write_report
 
-    settings = run.Settings(build, checkpoints, out, baselines, step, _device(device), reference)
-    with _progress() as progress:
+    settings = run.Settings(
+        build, checkpoints, out, baselines, step, checked_device(device), reference
+    )
+    with shown_progress() as progress:
         found = run.evaluate(settings, progress)
     report = write_report(out)
     if as_json:
@@ -128,7 +130,7 @@ def report_command(results_dir: Path, as_json: bool) -> None:
     click.echo(json.dumps({"report": str(path), "findings": found}, sort_keys=True, indent=1))
 
 
-def _device(name: str | None) -> str | None:
+def checked_device(name: str | None) -> str | None:
     """Returns the device, or raises InputError when torch does not know it or it is not here."""
     if name is None:
         return None
@@ -145,7 +147,7 @@ def _device(name: str | None) -> str | None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def shown_progress() -> Iterator[Progress]:
     """Yields a progress callback: a bar on a terminal, a line now and then elsewhere."""
     if not sys.stderr.isatty():
         yield _plain_progress()

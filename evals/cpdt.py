@@ -25,7 +25,7 @@ from mixctl.evals.checkpoint import (
     read_checkpoint,
     read_yaml,
 )
-from mixctl.evals.cpdt_outcomes import outcomes, values_of
+from mixctl.evals.cpdt_outcomes import items_digest, outcomes, values_of
 from mixctl.evals.experiments import read_experiments
 from mixctl.evals.run import check_manifest
 from mixctl.evals.scorers.base import FloatArray
@@ -40,9 +40,9 @@ from mixctl.shards.dependence_record import (
     read_dependence,
     run_folder,
 )
-from mixctl.shards.errors import InputError
+from mixctl.shards.errors import InputError, StageError
 from mixctl.shards.files import digest_file
-from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
+from mixctl.shards.record import BuildRecord, read_record
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,25 @@ def score(folder: Path, out: Path, device: str, progress: Progress | None = None
         progress: is told how far it is.
 
     Raises:
-        InputError: when runs are missing or are not what was asked for, or the build has changed.
-        ValueError: when an experiment cannot be scored.
+        InputError: when runs are missing or are not what was asked for, or the items of an
+            experiment are not those that the runs were built for.
+        StageError: when an experiment cannot be scored.
     """
     record = read_dependence(folder)
     build = Path(record.build)
     built = read_record(build)
-    if digest_file(build / RECORD_NAME) != record.build_digest:
-        raise InputError(f"{build}: has changed since the runs were built (amended?): build anew")
     check_manifest(build, built)
     checkpoints = _checkpoints(folder, record, built)
     work, prefix = _work(build, built, record, list(checkpoints.values()))
     kept = _score_all(work, prefix, checkpoints, build, out, device, progress)
     by_run = {name: _outcomes_of(work, one, record) for name, one in kept.items()}
-    table = np.stack(
-        [outcomes([by_run[run.name][n] for run in record.runs]) for n in record.experiments],
-        axis=1,
-    )
-    return matrix(record, table)
+    columns = []
+    for name, metric in record.metrics.items():
+        try:
+            columns.append(outcomes([by_run[run.name][name] for run in record.runs]))
+        except ValueError as error:
+            raise InputError(f"experiment {name}: {metric}: {error}") from None
+    return matrix(record, np.stack(columns, axis=1))
 
 
 def matrix(record: DependenceRecord, table: FloatArray) -> Scored:
@@ -176,6 +177,12 @@ def _work(
 ) -> tuple[Work, list[int]]:
     """Returns what is asked of every model, and what stands before every text."""
     experiments = [e for e in read_experiments(build, built) if e.name in record.metrics]
+    changed = [e.name for e in experiments if items_digest(e) != record.items[e.name]]
+    if changed or len(experiments) < len(record.metrics):
+        raise InputError(
+            [f"{build}: the items of experiment {n} have changed since the runs" for n in changed]
+            or f"{build}: lacks experiments of the runs: {', '.join(record.experiments)}"
+        )
     prefix = [built.tokenizer.eod_id]
     work = gather(experiments, prefix)
     check_lengths(work, checkpoints)
@@ -185,9 +192,8 @@ def _work(
 
 def _check_failures(work: Work) -> None:
     if work.failures:
-        raise InputError(
-            [f"experiment {name}: not scored: {why}" for name, why in work.failures.items()]
-        )
+        failures = [f"experiment {n}: not scored: {why}" for n, why in work.failures.items()]
+        raise StageError("; ".join(failures))
 
 
 def _score_all(

@@ -7,6 +7,7 @@ before a run is trained.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import AnyScorer, FloatArray, ScorerOfMethods
 from mixctl.evals.scorers.registry import scorer_for
 from mixctl.shards.errors import nearest
+from mixctl.shards.files import FILE_DIGEST_BYTES
 
 
 def scorer_of(experiment: Experiment) -> AnyScorer:
@@ -26,6 +28,16 @@ def scorer_of(experiment: Experiment) -> AnyScorer:
     """
     scorer = scorer_for(experiment.kind)
     return scorer.scorer_of(experiment.items) if isinstance(scorer, ScorerOfMethods) else scorer
+
+
+def items_digest(experiment: Experiment) -> str:
+    """Returns the digest of what an experiment is asked: names, tokens and meta of its items."""
+    digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
+    for item in experiment.items:
+        tokens = item.tokens.astype("<i8").tobytes()
+        for part in (item.name.encode(), item.meta.encode(), tokens):
+            digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
 
 
 def outcome_metric(scorer: AnyScorer, asked: str | None) -> tuple[str | None, str | None]:

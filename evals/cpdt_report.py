@@ -15,7 +15,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,7 +31,7 @@ from mixctl.evals.cpdt_results import (
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import write_text
 
-_CELL = 0.62
+_CELL = 0.72
 """inches of a cell's side"""
 _FAR = 8.0
 """standard errors at which the colour is darkest"""
@@ -111,12 +110,10 @@ def heat_map(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
         axes = figure.add_axes(
             (side / wide, 0.1 / high, 1 - (side + 0.1) / wide, 1 - (top + 0.1) / high)
         )
-        sizes = [[_standard_errors(of[run, name]) for name in columns] for run in names]
-        axes.imshow(np.array(sizes), cmap="RdBu_r", vmin=-_FAR, vmax=_FAR, aspect="auto")
         _label(axes, names, columns)
         for at, run in enumerate(names):
             for to, name in enumerate(columns):
-                _cell(axes, at, to, of[run, name], sizes[at][to])
+                _cell(axes, at, to, of[run, name])
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
@@ -131,6 +128,8 @@ def _standard_errors(row: dict[str, Any]) -> float:
 
 
 def _label(axes: Any, names: Sequence[str], columns: Sequence[str]) -> None:
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), [shortened(n) for n in columns], rotation=90)
     axes.set_yticks(range(len(names)), [shortened(n) for n in names])
     axes.xaxis.tick_top()
@@ -138,12 +137,18 @@ def _label(axes: Any, names: Sequence[str], columns: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _cell(axes: Any, at: int, to: int, row: dict[str, Any], size: float) -> None:
+def _cell(axes: Any, at: int, to: int, row: dict[str, Any]) -> None:
+    """Draws an entry: a square of its colour, its number, a frame where it is a finding."""
+    from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
+    size = max(-_FAR, min(_FAR, _standard_errors(row)))
+    colour = colormaps["RdBu_r"](0.5 + size / (2 * _FAR))
+    found = row["role"] == "dependence" and row["verdict"] == FOUND
+    edge, width = ("black", 2.5) if found else ("white", 1.0)
+    axes.add_patch(
+        Rectangle((to - 0.46, at - 0.46), 0.92, 0.92, facecolor=colour, edgecolor=edge, lw=width)
+    )
     text = formatting.number(row["estimate"], signed=True) if row["se"] is not None else "no test"
-    colour = "white" if abs(size) > 0.7 * _FAR else "black"
-    axes.text(to, at, text, ha="center", va="center", fontsize=8, color=colour)
-    if row["role"] == "dependence" and row["verdict"] == FOUND:
-        frame = Rectangle((to - 0.46, at - 0.46), 0.92, 0.92, fill=False, ec="black", lw=2)
-        axes.add_patch(frame)
+    ink = "white" if abs(size) > 0.7 * _FAR else "black"
+    axes.text(to, at, text, ha="center", va="center", fontsize=8, color=ink)

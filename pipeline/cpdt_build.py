@@ -149,6 +149,7 @@ def _asked(prepared: Prepared) -> dict[str, object]:
         "share": float(request.share),
         "seed": request.seed,
         "metrics": dict(prepared.metrics),
+        "items": dict(prepared.items),
     }
 
 

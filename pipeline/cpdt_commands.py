@@ -163,6 +163,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the matrix as JSON.")
 def score_command(directory: Path, out: Path, device: str | None, as_json: bool) -> None:
     """Scores every experiment after every run, tests the matrix, writes report.html."""
+    from mixctl.evals.cli import checked_device, shown_progress
     from mixctl.evals.cpdt import score
     from mixctl.evals.cpdt_report import write_report
     from mixctl.evals.cpdt_results import check_out, write_results
@@ -170,7 +171,8 @@ def score_command(directory: Path, out: Path, device: str | None, as_json: bool)
     from mixctl.pipeline.cpdt_plan import print_matrix
 
     check_out(out)
-    found = score(directory, out, device or default_device())
+    with shown_progress() as progress:
+        found = score(directory, out, checked_device(device) or default_device(), progress)
     rows = write_results(out, found)
     report = write_report(out)
     if as_json:

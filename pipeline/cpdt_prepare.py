@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from mixctl.evals.checkpoint import Checkpoint, read_checkpoint, read_state, read_yaml
-from mixctl.evals.cpdt_outcomes import outcome_metric, scorer_of
+from mixctl.evals.cpdt_outcomes import items_digest, outcome_metric, scorer_of
 from mixctl.evals.experiments import Experiment, read_experiments
 from mixctl.evals.no_op import CONTROL, TRAIN, recorded_source
 from mixctl.evals.provenance import Role, check_provenance
@@ -101,7 +101,8 @@ class Prepared:
         trainer: the config that it was trained with.
         pool: the build's base sequences that runs draw from.
         payloads: of each tested experiment.
-        metrics: of each tested experiment.
+        metrics: of each tested experiment, by name.
+        items: experiment -> digest of its items.
         untested: experiment -> why not.
     """
 
@@ -113,6 +114,7 @@ class Prepared:
     pool: I64
     payloads: Mapping[str, Payloads]
     metrics: Mapping[str, str]
+    items: Mapping[str, str]
     untested: Mapping[str, str]
 
     @property
@@ -128,7 +130,7 @@ class Prepared:
     @cached_property
     def runs(self) -> list[Run]:
         """Returns the runs: an experiment each, all, no-ops."""
-        names = tuple(sorted(self.metrics))
+        names = tuple(self.metrics)
         return [
             *(Run(f"only-{name}", "experiment", (name,)) for name in names),
             Run("all", "all", names),
@@ -210,6 +212,7 @@ def prepare(request: Request) -> Prepared:
         pool=pool,
         payloads=payloads,
         metrics=metrics,
+        items={e.name: items_digest(e) for e in experiments if e.name in metrics},
         untested=untested,
     )
     _check_pool(prepared)
@@ -271,7 +274,7 @@ def _tested(
         ]
     for experiment in experiments:
         name, own = experiment.name, payloads_of(placements, experiment.name)
-        metric, reason = outcome_metric(scorer_of(experiment), request.metrics.get(name))
+        metric, reason = _metric(experiment, request.metrics.get(name))
         if name in request.metrics and metric is None:
             problems.append(f"--metric {name}={request.metrics[name]}: {reason}")
         if request.experiments and name not in request.experiments:
@@ -290,6 +293,14 @@ def _tested(
             f"{request.build}: {len(metrics)} experiments can be tested, two are needed{reasons}"
         )
     return payloads, metrics, untested
+
+
+def _metric(experiment: Experiment, asked: str | None) -> tuple[str | None, str | None]:
+    """Returns (the outcome's metric, None), or (None, why there is none)."""
+    try:
+        return outcome_metric(scorer_of(experiment), asked)
+    except LookupError as error:
+        return None, str(error)
 
 
 def _steps_left(request: Request, record: BuildRecord, step: int) -> list[str]:

@@ -24,7 +24,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from mixctl.evals.checkpoint import CONFIG_NAME
+from mixctl.evals.checkpoint import CONFIG_NAME, STATE_NAME
 from mixctl.pipeline.cpdt_start import START
 from mixctl.shards.dependence_record import (
     DependenceRecord,
@@ -32,7 +32,8 @@ from mixctl.shards.dependence_record import (
     read_dependence,
     run_folder,
 )
-from mixctl.shards.errors import InputError, StageError, nearest
+from mixctl.shards.errors import InputError, StageError, VerificationError, nearest
+from mixctl.shards.files import digest_file
 
 POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0
@@ -87,6 +88,7 @@ def train_runs(
 
     Raises:
         InputError: when a name is none of the set's, or another call trains one of them.
+        VerificationError: when the data of a run is not what was built.
         StageError: when a training fails; what is trained is kept.
     """
     folder = folder.resolve()
@@ -102,8 +104,24 @@ def train_runs(
                 locks.enter_context(FileLock(run_folder(folder, name) / ".lock", timeout=0))
             except Timeout:
                 raise InputError(f"{folder}: run {name} is being trained already") from None
+        _check_data(folder, record, waiting)
         _train(folder, record, waiting, jobs, tell)
     return record
+
+
+def _check_data(folder: Path, record: DependenceRecord, names: Sequence[str]) -> None:
+    """Compares the files of the runs, and the starting checkpoint, with their digests."""
+    digests = {folder / START / STATE_NAME: record.start_digest} if names else {}
+    for name in names:
+        own = record.run(name).files
+        digests |= {run_folder(folder, name) / file: said.digest for file, said in own.items()}
+    findings = [
+        f"{path}: {'does not match its digest in cpdt.json' if path.is_file() else 'missing'}"
+        for path, digest in digests.items()
+        if not path.is_file() or digest_file(path) != digest
+    ]
+    if findings:
+        raise VerificationError(findings)
 
 
 def _train(

@@ -66,7 +66,8 @@ class DependenceRecord(_Part):
         seed: of all draws.
         base_pool: base sequences that the runs draw theirs from.
         base_shared: whether runs share base sequences, since the pool is too small.
-        metrics: experiment -> the metric that is its outcome, in the order of rows and columns.
+        metrics: experiment -> the metric that is its outcome, by name.
+        items: experiment -> digest of its items.
         untested: experiment -> why it cannot be tested this way.
         runs: experiments first, then all, then the no-op runs.
         start_digest: of start/lit_model.pth.
@@ -88,6 +89,7 @@ class DependenceRecord(_Part):
     base_pool: int
     base_shared: bool
     metrics: dict[str, str]
+    items: dict[str, str]
     untested: dict[str, str]
     runs: list[RunRecord]
     start_digest: str
@@ -96,7 +98,7 @@ class DependenceRecord(_Part):
     @property
     def experiments(self) -> list[str]:
         """Returns the experiments that are tested, by name: the order of rows and columns."""
-        return sorted(self.metrics)
+        return list(self.metrics)
 
     @property
     def end(self) -> int:

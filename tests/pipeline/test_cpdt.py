@@ -18,6 +18,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from mixctl.evals import cpdt as scoring
 from mixctl.evals.cpdt import score
 from mixctl.evals.cpdt_results import write_results
 from mixctl.pipeline import cpdt_build
@@ -28,7 +29,7 @@ from mixctl.pipeline.cpdt_prepare import Prepared, Request, prepare
 from mixctl.pipeline.cpdt_run import is_trained, train_runs, untrained
 from mixctl.shards.chunks import open_chunk
 from mixctl.shards.dependence_record import checkpoint_folder, read_dependence
-from mixctl.shards.errors import InputError, StageError
+from mixctl.shards.errors import InputError, StageError, VerificationError
 from mixctl.shards.manifest import payload_digest, read_placements
 from mixctl.shards.reading import read_batches
 from mixctl.shards.record import read_record
@@ -328,7 +329,7 @@ def test_the_commands_print_and_write_a_report(built, twin, pretended, tmp_path)
     assert "standard deviations would have been found" in printed
     html = (tmp_path / "report.html").read_text()
     assert html.count("<svg") == 1 and "nothing is placed" in html and "http" not in _linked(html)
-    assert html.count(">only-docs<") >= 3
+    assert html.count(">only-docs<") >= 3 and "<image" not in html
 
 
 def _linked(html: str) -> str:
@@ -348,6 +349,14 @@ def test_runs_that_are_missing_or_others_are_refused(pretended, tmp_path):
     with pytest.raises(InputError, match="step_count is 30, this run needs 40"):
         score(pretended, tmp_path / "r", "cpu")
     state.write_bytes(kept)
+    items = read_dependence(pretended)
+    with pytest.MonkeyPatch.context() as patch:
+        changed = {**items.items, "docs": "0"}
+        patch.setattr(
+            scoring, "read_dependence", lambda f: items.model_copy(update={"items": changed})
+        )
+        with pytest.raises(InputError, match="the items of experiment docs have changed"):
+            score(pretended, tmp_path / "r", "cpu")
     shutil.rmtree(folder / "runs/no-op-2/out")
     with pytest.raises(InputError, match="no-op-2.*missing; train it"):
         score(folder, tmp_path / "r", "cpu")
@@ -368,6 +377,10 @@ def test_a_training_that_fails_says_why_and_names_are_checked(runs, tmp_path):
     shutil.copytree(runs, folder, symlinks=True)
     with pytest.raises(InputError, match="did you mean 'only-quiz'"):
         train_runs(folder, ["only-quizz"])
+    chunk = folder / "runs/no-op-1/train/chunk-000000.bin"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"\0")
+    with pytest.raises(VerificationError, match="no-op-1/train/chunk-000000.bin: does not match"):
+        train_runs(folder, ["no-op-1"])
     (folder / "runs/all/litgpt.yaml").write_text("no_such_key: 1\n")
     with pytest.raises(StageError, match="run all: litgpt pretrain ended before it saved"):
         train_runs(folder, ["all"])
