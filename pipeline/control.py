@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from mixctl.evals.run import default_device
 from mixctl.pipeline.additions import Additions
 from mixctl.pipeline.amend import amend
 from mixctl.pipeline.build import build
@@ -76,7 +77,7 @@ class Settings:
         out: its folder.
         twin: whether the build gets its twin.
         off: measure and decide, but place nothing.
-        device: that probes are scored on.
+        device: that probes are scored on; None: CUDA where there is one.
         retries: how often in a row a trainer that ended too early is started again.
         workers: tasks at a time of the build.
         command: what `litgpt pretrain` is called as.
@@ -85,7 +86,7 @@ class Settings:
     out: Path
     twin: bool = False
     off: bool = False
-    device: str = "cpu"
+    device: str | None = None
     retries: int = 3
     workers: int | None = None
     command: Sequence[str] = LITGPT
@@ -184,17 +185,21 @@ class Loop:
         """Decides on the steps until `until`, unless it is written down already."""
         if self._trace.at(step):
             return
-        values: dict[str, float] = {}
-        if step:
-            folder = self._trainer.checkpoint(step)
-            folder = self._trainer.out_dir / FINAL if step == self._steps else folder
-            record = read_record(self._build)
-            device = self._settings.device
-            values = probe_values(self._build, record, folder, self._arms, device)
+        if until > step:  # once it is decided, later checkpoints are of what was decided
+            self._trainer.remove_later(step)
+        values = self._values(step) if step else {}
         made = [self._decision(name, step, until, values.get(name)) for name in self._arms]
         self._trace = self._trace.plus(made)
         write_trace(self._build, self._trace)
         self._view.decided(made)
+
+    def _values(self, step: int) -> dict[str, float]:
+        """Returns what the probes of each experiment say at a step."""
+        last = self._trainer.out_dir / FINAL
+        folder = last if step == self._steps else self._trainer.checkpoint(step)
+        device = self._settings.device or default_device()
+        record = read_record(self._build)
+        return probe_values(self._build, record, folder, self._arms, device)
 
     def _decision(self, name: str, step: int, until: int, value: float | None) -> Decision:
         final = self._config.experiments[name].set_point

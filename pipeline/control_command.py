@@ -28,7 +28,7 @@ Examples:
 @click.option("--out", type=_PATH, required=True, help="For build/, checkpoints/ and train.log.")
 @click.option("--control", "twin", is_flag=True, help="Write the control twin as well.")
 @click.option("--off", is_flag=True, help="Measure and decide, but place nothing.")
-@click.option("--device", default="cpu", show_default=True, help="To score the probes on.")
+@click.option("--device", help="To score the probes on.  [default: cuda where there is one]")
 @click.option(
     "--retries",
     type=click.IntRange(0),
@@ -43,7 +43,7 @@ def control(
     out: Path,
     twin: bool,
     off: bool,
-    device: str,
+    device: str | None,
     retries: int,
     workers: int | None,
     as_json: bool,

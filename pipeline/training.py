@@ -5,13 +5,12 @@ it is there and not empty. Whatever the trainer did after that checkpoint is thr
 resume reads on from there. Folders that were cut short, and those of later steps, are removed
 before a start, since LitGPT would read or keep them.
 
-The child dies with its parent (Linux), so that no trainer goes on alone over data that is not
-decided yet; where a rank of it survives, the next amendment refuses and names the process.
+The child dies with its parent (`child.py`, Linux), so that no trainer goes on alone over data that
+is not decided yet; where a rank of it survives, the next amendment refuses and names the process.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
@@ -34,7 +33,6 @@ _STEP_LINE = re.compile(rb"step (\d+) \|")
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 10.0
 _TAIL_BYTES = 3000
-_PR_SET_PDEATHSIG = 1
 
 
 class TrainerEndedError(StageError):
@@ -111,26 +109,13 @@ def is_complete(folder: Path) -> bool:
 def _start(command: Sequence[str], log: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "LITDATA_DISABLE_VERSION_CHECK": "1"}
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "mixctl.pipeline.child", str(os.getpid()), *command],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         start_new_session=True,  # an interrupt is for us: the trainer is stopped in order
-        preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
     )
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """Returns what makes a child of this process end when the process does."""
-    prctl = ctypes.CDLL(None).prctl
-
-    def set_signal() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
-            os._exit(1)
-
-    return set_signal
 
 
 def stop_child(child: subprocess.Popen[bytes]) -> None:

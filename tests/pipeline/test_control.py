@@ -319,6 +319,35 @@ def test_killed_once_it_goes_on_where_it_was(work, finished, tmp_path):
     assert trained_on(out) == trained_on(finished[0])
 
 
+def test_a_checkpoint_from_beyond_a_decision_is_not_taken_for_one_after_it(
+    work, finished, tmp_path
+):
+    out = prepared(work, tmp_path / "beyond")
+
+    class Stops(Silent):
+        def decided(self, decisions):
+            if decisions[0].after_step == 20:
+                raise KeyboardInterrupt
+
+    stale = ("step-00000030", "step-00000040")
+
+    class Leaves(Trainer):
+        def run(self, start, stop, progress):
+            super().run(start, stop, progress)
+            for name in stale:
+                shutil.rmtree(self.out_dir / name, ignore_errors=True)
+                shutil.copytree(work.folder / "templates" / name, self.out_dir / name)
+
+    settings = Settings(out, command=command(work.folder, out))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixctl.pipeline.control.Trainer", Leaves)
+        with pytest.raises(KeyboardInterrupt):
+            control(work.folder / "control.yaml", settings, Stops())
+    assert not any((out / "checkpoints" / name).exists() for name in stale)
+    assert run(work, out)[0] == finished[1]
+    assert trained_on(out) == trained_on(finished[0])
+
+
 WRONG = [
     ({"every": 15}, "saves a checkpoint every 10 .* multiple of 10: 10 or 20"),
     ({"every": 5}, "multiple of 10: 10"),
