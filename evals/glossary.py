@@ -55,9 +55,10 @@ TESTS = (
         "Items were dealt to the arms at random, by cluster and within strata. Had the copies no "
         "effect, any other dealing would have given the same scores. The p-value is the chance "
         "that such a dealing gives a difference at least as large: by enumeration where there are "
-        "at most 50,000 dealings, from hypergeometric counts for shares, else by Monte Carlo draws "
-        "(never below its resolution), and far out in the tail by a saddlepoint approximation. "
-        "The row says which. Two-sided: twice the smaller tail.",
+        "at most 50,000 dealings, from hypergeometric counts for few values (shares), else "
+        "by Monte Carlo draws (never below its resolution), and far out in the tail by a "
+        "saddlepoint approximation. The row says which. Two-sided: the smaller tail and as much of "
+        "the other one as is no larger; far out twice the tail.",
         "T = sum of the arm's scores within strata; p = P(T* ≥ T), Monte Carlo (1 + #{T* ≥ T}) / "
         "(1 + draws)",
         "Fisher 1935, The Design of Experiments; Phipson and Smyth 2010 (never zero); "

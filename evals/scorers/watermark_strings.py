@@ -11,12 +11,16 @@ after the line break that stands before the string where there is one.
 - `loglikelihood_per_token`: of the string, in nats; primary where an item has no two different
   null losses to compare with (`n_null: 0`).
 
-Over the collections of an arm the exact p-values are joined by Fisher's method, chi^2 with 2 n
-degrees of freedom for -2 sum ln p (`rank_test`): P(p <= a) <= a, and exact for one collection.
+Over the collections of an arm the exact p-values are joined by Fisher's statistic, -sum ln p
+(`rank_test`): P(p <= a) <= a. Its law is that of the ranks: any of the n_null + 1 strings of a
+collection was as likely to be the placed one, so the test is a randomisation test with a block a
+collection (`mixctl.evals.stats.permutation`). The chi^2 law of Fisher's method takes p-values for
+continuous: with 19 null strings and 16 collections it rejects 0.003 of true nulls at 0.05.
 
     loss 3.0 among 4.0, 5.0, 3.0 -> p = 2/4, rank_score = Phi^-1(3/4) = 0.674
+    two collections of 4 strings, p = 1/4 and 2/4 -> 3/16: (1, 1), (1, 2), (2, 1) of 16 pairs
 
-Price: a short sequence a null string.
+Price: a short sequence a null string; the test some milliseconds, a second at 100,000 strings.
 Source: Wei, Wang & Jia, "Proving membership in LLM pretraining data via data watermarks", arXiv
 2402.10892 (standard scores and the rank test).
 """
@@ -31,6 +35,7 @@ import numpy as np
 from mixctl.evals.forward import Request
 from mixctl.evals.scorers.base import (
     FloatArray,
+    IntArray,
     Item,
     ItemScore,
     Metric,
@@ -38,6 +43,9 @@ from mixctl.evals.scorers.base import (
     request,
     total,
 )
+from mixctl.evals.stats.arms import Units
+from mixctl.evals.stats.permutation import permutation_tails
+from mixctl.evals.stats.streams import stream
 from mixctl.shards.meta import StringsMeta
 
 _TEST = "strings never met, so the rank of the loss among the null strings is uniform: "
@@ -57,9 +65,10 @@ class StringsScorer:
     version = 1
     alone = "rank_test"
 
-    def __init__(self, compared: bool) -> None:
-        """Takes whether all items have null strings."""
-        self.metrics: tuple[Metric, ...] = _COMPARED if compared else _ALONE
+    def __init__(self, n_null: int) -> None:
+        """Takes how many null strings each item has."""
+        self.n_null = n_null
+        self.metrics: tuple[Metric, ...] = _COMPARED if n_null > 1 else _ALONE
         self.membership: str | None = next(m.name for m in self.metrics if m.primary)
 
     def requests(self, item: Item, prefix: Sequence[int]) -> list[Request]:
@@ -88,17 +97,24 @@ class StringsScorer:
 
     def pooled(self, values: Mapping[str, FloatArray]) -> list[Pooled]:
         """Returns the rank test over the collections."""
-        from scipy import stats
-
         found = values.get("minus_log10_p", np.zeros(0))
         found = found[np.isfinite(found)]
         n = len(found)
         if not n:
             return []
-        p_value = float(stats.chi2.sf(2 * math.log(10) * math.fsum(found), 2 * n))
-        how = "exact rank" if n == 1 else "exact p-values joined by Fisher's method"
-        scores = values["rank_score"]
-        return [Pooled("rank_test", float(np.nanmean(scores)), p_value, _TEST + how, n)]
+        ranks = np.round(10.0**-found * (self.n_null + 1)).astype(np.int64)
+        tails = permutation_tails(_placed(ranks, self.n_null + 1), stream("rank_test"))
+        how = "exact rank" if n == 1 else f"Fisher's statistic of the exact ranks: {tails.method}"
+        estimate = float(np.nanmean(values["rank_score"]))
+        return [Pooled("rank_test", estimate, tails.p_value("greater"), _TEST + how, n)]
+
+
+def _placed(ranks: IntArray, n_strings: int) -> Units:
+    """Returns a block a collection: -ln p of each of its strings, and which of them was placed."""
+    possible = np.arange(1, n_strings + 1)
+    u = np.tile(np.log(n_strings / possible), len(ranks))
+    placed = (possible == ranks[:, None]).ravel()
+    return Units(u, placed, np.repeat(np.arange(len(ranks)), n_strings))
 
 
 def _rank_values(own: float, nulls: FloatArray) -> dict[str, float]:
@@ -111,6 +127,17 @@ def _rank_values(own: float, nulls: FloatArray) -> dict[str, float]:
 
 
 def string_scorer(items: Sequence[Item]) -> StringsScorer:
-    """Returns the scorer of the collections; all need two null strings for a standard score."""
+    """Returns the scorer of the collections; all need two null strings for a standard score.
+
+    Raises:
+        ValueError: when they have null strings, but not equally many.
+    """
     metas = [StringsMeta.model_validate_json(item.meta) for item in items]
-    return StringsScorer(all(len(meta.null_strings) > 1 for meta in metas))
+    numbers = [len(meta.null_strings) for meta in metas]
+    few, many = min(numbers), max(numbers)
+    if 1 < few < many:
+        raise ValueError(
+            f"experiment {items[0].experiment}: its items have {few} to {many} null strings; "
+            "each needs the same number"
+        )
+    return StringsScorer(few)

@@ -258,19 +258,44 @@ def test_ranks_are_uniform_where_strings_are_new_and_extreme_where_taught():
     assert abs(np.mean([v["rank_score"] for v in values[20:]])) < 3 / math.sqrt(40)
 
 
-def test_collections_together_by_fisher():
-    p_values = np.array([0.5, 0.05, 1.0])
-    values = {
+def _ranked(ranks, n_null=19):
+    p_values = np.array(ranks) / (n_null + 1)
+    return {
         "minus_log10_p": np.array([*-np.log10(p_values), np.nan]),
-        "rank_score": np.array([0.1, 1.7, -1.2, np.nan]),
+        "rank_score": np.array([*stats.norm.isf(p_values - 0.5 / (n_null + 1)), np.nan]),
     }
-    (found,) = StringsScorer(compared=True).pooled(values)
-    joined = stats.combine_pvalues(p_values, method="fisher")
-    assert (found.metric, found.n) == ("rank_test", 3)
-    assert found.p_value == pytest.approx(joined.pvalue) and found.estimate == pytest.approx(0.2)
-    one = {name: value[1:2] for name, value in values.items()}
-    (alone,) = StringsScorer(compared=True).pooled(one)
+
+
+def _together(ranks, n_null=19):
+    (found,) = StringsScorer(n_null).pooled(_ranked(ranks, n_null))
+    return found
+
+
+def test_collections_together_by_hand():
+    found = _together([1, 2], 3)  # products of ranks up to 2: (1, 1), (1, 2), (2, 1)
+    assert (found.metric, found.n) == ("rank_test", 2)
+    assert found.p_value == pytest.approx(3 / 16)
+    assert found.estimate == pytest.approx(stats.norm.ppf([7 / 8, 5 / 8]).mean())
+    alone = _together([1], 19)
     assert alone.p_value == pytest.approx(0.05) and "exact rank" in alone.test
+    assert _together([1] * 16).p_value == pytest.approx(20.0**-16)
+
+
+def test_collections_need_equally_many_null_strings():
+    items = [_collection([1, 2], [[3, 4]] * n_null) for n_null in (2, 3)]
+    with pytest.raises(ValueError, match="2 to 3 null strings"):
+        _scorer(items)
+
+
+def test_collections_together_reject_as_often_as_they_say():
+    """Fisher's chi^2 would reject 0.003 at 0.05: ranks of 20 are not continuous."""
+    rng = np.random.default_rng(3)
+    ranks = rng.integers(1, 21, (400, 16))
+    p_values = np.array([_together(row).p_value for row in ranks])
+    for level in (0.05, 0.2):
+        assert stats.binomtest(int((p_values <= level).sum()), 400, level).pvalue > 0.01
+    chi2 = stats.chi2.sf(-2 * np.log(ranks / 20).sum(axis=1), 32)
+    assert (chi2 <= 0.05).mean() < 0.01 and (p_values <= chi2 * 1.05).all()
 
 
 # methods
