@@ -17,7 +17,8 @@ is stretched:
     AUC           symmetric in the log-odds, not in the AUC
 
 A sample without spread has no bootstrap interval: null, and the caller says why. Shares never need
-that: Wilson intervals, and for a difference of shares Newcombe's (1998, method 10).
+that: Wilson intervals, and for a difference of shares Newcombe's (1998, method 10); for changes of
+shares (items that are -1, 0 or 1) his for paired shares.
 
     0 of 24 -> Wilson [0, 0.138]
 """
@@ -38,7 +39,6 @@ from mixctl.evals.stats.arms import (
     TwoArms,
     codes,
     counts,
-    difference_units,
     stratum_means,
 )
 from mixctl.evals.stats.ranks import placements, stratum_auc
@@ -119,8 +119,47 @@ def share_difference_interval(arms: TwoArms) -> Interval:
     return newcombe(*sides[0], *sides[1])
 
 
+def share_change_interval(arms: TwoArms) -> Interval:
+    """Returns Newcombe's interval for the difference of means of items that are -1, 0 or 1.
+
+    Such a mean is the share of items that are 1 minus the share that are -1. Its interval is
+    Newcombe's for two shares of the same items (1998, "Improved confidence intervals for the
+    difference between binomial proportions based on paired data"): from Wilson's intervals of both
+    and their correlation; then his for two arms. A bootstrap of 24 items, four of them not 0, held
+    the truth in 0.86.
+    """
+    in_arm, _ = counts(arms)
+    weights = in_arm / in_arm.sum()
+    sides = []
+    for side in (True, False):
+        chosen = arms.treated == side
+        n_items = effective_items(arms.values[chosen], arms.clusters[chosen])
+        up, down = (
+            float(stratum_means(replace(arms, values=(arms.values == sign) * 1.0), side) @ weights)
+            for sign in (1, -1)
+        )
+        sides.append((up - down, _change(up, down, n_items)))
+    return newcombe(*sides[0], *sides[1])
+
+
+def _change(up: float, down: float, n: float) -> Interval:
+    """Returns the interval of up - down, the shares of n items that are 1 and -1."""
+    first, second = wilson(up, n), wilson(down, n)
+    spread = math.sqrt(up * (1 - up) * down * (1 - down))
+    together = -2 * up * down / spread if spread else 0.0
+
+    def side(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a + b * b - together * a * b))
+
+    low = up - down - side(up - _some(first.low), _some(second.high) - down)
+    high = up - down + side(_some(first.high) - up, down - _some(second.low))
+    return Interval(math.sqrt(max(0.0, up + down - (up - down) ** 2) / n), low, high)
+
+
 def difference_interval(arms: TwoArms, rng: np.random.Generator) -> Interval:
-    """Returns the bootstrap interval of the standardised difference of means."""
+    """Returns the interval of the standardised difference of means: a bootstrap's, or of shares."""
+    if np.isin(arms.values, (-1, 0, 1)).all() and np.ptp(arms.values):
+        return share_change_interval(arms)
     pooled = _pooled_strata(arms)
     gap, residuals = 0.0, np.zeros(len(arms.values))
     in_arm, in_holdout = counts(arms)
@@ -139,15 +178,21 @@ def difference_interval(arms: TwoArms, rng: np.random.Generator) -> Interval:
 def shift_interval(arms: TwoArms, gap: float) -> Interval:
     """Returns the interval of the difference if every item of the arm is shifted by as much.
 
-    It is the normal approximation, with Student's quantile, of the interval that the randomisation
+    It is the normal approximation, with Student's quantile, of the interval that a randomisation
     test would give: the shifts that it does not reject. Without strata and clusters it is that of
-    the pooled two-sample t-test.
+    the pooled two-sample t-test. Clusters of a stratum change places whatever their size: how many
+    pairs and how many single items an arm got was chance too, and where these differ the estimate
+    varies with it.
     """
-    units = difference_units(replace(arms, values=arms.values - gap * arms.treated))
-    sizes = np.bincount(units.blocks)
-    drawn = np.bincount(units.blocks, units.treated)
-    centred = units.u - (np.bincount(units.blocks, units.u) / np.maximum(sizes, 1))[units.blocks]
-    squares = np.bincount(units.blocks, centred**2)
+    shifted = replace(arms, values=arms.values - gap * arms.treated)
+    in_arm, in_holdout = counts(arms)
+    factor = (1 + in_arm / in_holdout) / in_arm.sum()
+    residuals = factor[arms.strata] * (shifted.values - _group_means(shifted.values, arms.strata))
+    z = np.bincount(arms.clusters, residuals)
+    treated, group = np.zeros(len(z), np.bool_), np.zeros(len(z), np.int64)
+    treated[arms.clusters], group[arms.clusters[::-1]] = arms.treated, arms.strata[::-1]
+    sizes, drawn = np.bincount(group), np.bincount(group, treated)
+    squares = np.bincount(group, (z - (np.bincount(group, z) / np.maximum(sizes, 1))[group]) ** 2)
     dealt = (drawn > 0) & (drawn < sizes)
     freedom = int((sizes[dealt] - 1).sum()) - 1
     if freedom < 1:

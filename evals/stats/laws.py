@@ -35,6 +35,7 @@ SmallIntArray = npt.NDArray[np.int16]
 
 MAX_SUPPORT = 50_000
 MAX_STATES = 20_000
+MAX_VALUES = 12
 _KEPT = 2_500_000
 _SAME = 1 + 1e-9
 """tails that differ by rounding are equal"""
@@ -113,6 +114,8 @@ def enumerated(blocks: Sequence[Block]) -> Law:
 def counted(blocks: Sequence[Block]) -> Law | None:
     """Returns the law from counts, for blocks of few different values; None where too large."""
     slack = slack_of(blocks)
+    if any(len(_distinct(block.u, slack)[0]) > MAX_VALUES for block in blocks):
+        return None
     law = Law(np.zeros(1), np.ones(1), slack)
     for block in blocks:
         one = _of_counts(block, slack)
@@ -134,7 +137,7 @@ def sampled(blocks: Sequence[Block], observed: float, draws: int, key: int) -> L
 
 def _law(sums: FloatArray, weights: FloatArray, slack: float) -> Law:
     """Returns the law of the distinct sums (equal within slack), with their weights added up."""
-    order = np.argsort(sums, kind="stable")
+    order = np.argsort(sums)
     sums, weights = sums[order], weights[order]
     starts = np.flatnonzero(np.concatenate([[True], np.diff(sums) > slack]))
     return Law(sums[starts], np.add.reduceat(weights, starts), slack)

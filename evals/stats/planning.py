@@ -3,7 +3,7 @@
 The minimum detectable effect is for a test at 0.05 with power 0.8, two-sided for a difference and
 one-sided for the AUC, as their tests are. It comes from the numbers of items and the holdout's
 spread alone: both arms are given the holdout's spread, so the number does not depend on the effect
-that was seen. Clusters raise it by their design effect.
+that was seen. Clusters raise it by their design effect, and are what the degrees of freedom count.
 
     64 items a side, spread 1                               -> 0.499
     AUC, 24 items a side                                    -> 0.5 + 0.213
@@ -42,7 +42,7 @@ def mde_of_difference(arms: TwoArms, share: bool) -> float | None:
     design_effect = len(values) / effective_items(residuals, arms.clusters[outside])
     weights = in_arm / in_arm.sum()
     size = math.sqrt(float((weights**2 * (1 / in_arm + 1 / in_holdout)).sum()))
-    reach = _reach(len(arms.values) - 2 * arms.n_strata, ALPHA / 2)
+    reach = _reach(_freedom(arms), ALPHA / 2)
     return reach * spread * size * math.sqrt(design_effect)
 
 
@@ -58,8 +58,12 @@ def mde_of_auc(arms: TwoArms) -> float:
     variance = float((weights**2 * (in_arm + in_holdout + 1) / (12 * in_arm * in_holdout)).sum())
     ranks, clusters = _holdout_ranks(arms), arms.clusters[~arms.treated]
     design_effect = len(ranks) / effective_items(ranks, clusters)
-    freedom = int(arms.clusters.max()) + 1 - 2 * arms.n_strata
-    return _reach(freedom, ALPHA) * math.sqrt(variance * design_effect)
+    return _reach(_freedom(arms), ALPHA) * math.sqrt(variance * design_effect)
+
+
+def _freedom(arms: TwoArms) -> int:
+    """Returns the degrees of freedom: a cluster each, less the mean of each stratum in each arm."""
+    return int(arms.clusters.max()) + 1 - 2 * arms.n_strata
 
 
 def _holdout_ranks(arms: TwoArms) -> FloatArray:

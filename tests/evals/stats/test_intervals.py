@@ -26,6 +26,42 @@ def test_newcombe_equals_the_published_example():
     assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
+def _changes(rng, up, down, n_arm, n_holdout):
+    """Returns items that are 1, -1 or 0 with these chances in both arms."""
+    values = rng.choice([1.0, -1.0, 0.0], n_arm + n_holdout, p=[up, down, 1 - up - down])
+    n = len(values)
+    return two_arms(values, np.arange(n) < n_arm, np.zeros(n), np.arange(n))
+
+
+def test_change_of_shares_by_hand():
+    """3 of 10 up and 1 down: Newcombe's paired interval with none right both times."""
+    found = intervals._change(0.3, 0.1, 10)
+    up, down = (stats.binomtest(k, 10).proportion_ci(method="wilson") for k in (3, 1))
+    phi = -0.03 / np.sqrt(0.3 * 0.7 * 0.1 * 0.9)
+    low, high = (0.3 - up.low, down.high - 0.1), (up.high - 0.3, 0.1 - down.low)
+    expected = [
+        0.2 + sign * np.sqrt(a * a - 2 * phi * a * b + b * b)
+        for sign, (a, b) in ((-1, low), (1, high))
+    ]
+    assert [found.low, found.high] == pytest.approx(expected)
+    assert found.se == pytest.approx(np.r_[np.ones(3), -1, np.zeros(6)].std() / np.sqrt(10))
+
+
+def test_change_of_shares_of_many_items_is_that_of_means():
+    arms = _changes(np.random.default_rng(2), 0.3, 0.2, 900, 600)
+    found = intervals.difference_interval(arms, stream("x"))
+    welch = stats.ttest_ind(arms.values[:900], arms.values[900:], equal_var=False)
+    expected = welch.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.004)
+
+
+@pytest.mark.parametrize(("up", "down"), [(0.08, 0.08), (0.3, 0.1), (0.02, 0.2)])
+def test_change_of_shares_covers(up, down):
+    rng = np.random.default_rng(6)
+    found = [intervals.share_change_interval(_changes(rng, up, down, 14, 10)) for _ in range(1000)]
+    assert np.mean([one.low <= 0 <= one.high for one in found]) > 0.93
+
+
 def test_difference_is_close_to_welch():
     rng = np.random.default_rng(0)
     inside, outside = rng.normal(1, 1, 40), rng.normal(0, 2, 60)
@@ -91,6 +127,22 @@ def test_shift_interval_holds_the_shifts_that_the_test_does_not_reject():
         shifted = two_arms(values - end * treated, treated, strata, clusters)
         p_value = permutation_tails(difference_units(shifted), stream("x")).p_value("two")
         assert 0.025 < p_value < 0.1
+
+
+def test_shift_interval_knows_that_numbers_of_pairs_were_dealt_too():
+    """Pairs score 2 above single items; how many of them an arm gets moves the difference."""
+    rng = np.random.default_rng(5)
+    clusters = np.r_[np.repeat(np.arange(12), 2), np.arange(12, 36)]
+    values = rng.normal(size=48) + 2 * (np.arange(48) < 24)
+    held = []
+    for _ in range(500):
+        order = rng.permutation(36)
+        n_items = np.cumsum(np.bincount(clusters)[order])
+        treated = np.isin(clusters, order[n_items <= 24])
+        arms = two_arms(values, treated, np.zeros(48), clusters)
+        found = intervals.shift_interval(arms, difference(arms))
+        held.append(found.low <= 0 <= found.high)
+    assert np.mean(held) > 0.93  # 0.74 if pairs changed places with pairs alone
 
 
 def test_mean_interval_corrects_for_skewness():

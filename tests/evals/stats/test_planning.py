@@ -42,6 +42,19 @@ def test_mde_of_shares_is_never_zero_and_clusters_raise_it():
     assert grouped > 1.3 * mde_of_difference(_arms(values, 20), False)
 
 
+def test_mde_counts_freedom_by_cluster():
+    """4 clusters of 6 a side, alike but for noise of 1: t with 6 freedom, not with 46."""
+    rng = np.random.default_rng(4)
+    values, clusters = rng.normal(size=48), np.arange(48) // 6
+    found = mde_of_difference(_arms(values, 24, clusters), False)
+    holdout = values[24:] - values[24:].mean()
+    totals = holdout.reshape(4, 6).sum(axis=1)
+    worth = np.clip(holdout.var() / (4 / 3 * (totals**2).sum() / 24**2), 1, 24)
+    by_hand = holdout.std(ddof=1) * np.sqrt(2 / 24) * np.sqrt(24 / worth)
+    reach = stats.t.ppf(0.975, 6) + stats.t.ppf(0.8, 6)
+    assert found == pytest.approx(reach * by_hand)
+
+
 def _reach(freedom):
     return stats.t.ppf(0.95, freedom) + stats.t.ppf(0.8, freedom)
 
