@@ -14,7 +14,7 @@ from benchmarks.calibration.table import LEVELS, Covered, NullLine, Verdict
 
 _TESTS = """\
 | null | kind | contrast | test | rows | p-values a row | P(p<=0.01) | P(p<=0.05) | P(p<=0.2) | \
-of which fine-grained: P(p<=0.05) |
+at 0.05, of what can be had |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 _INTERVALS = """\
 | interval | values | rows | intervals a row | coverage: lowest, median | no interval |
@@ -69,8 +69,8 @@ def _test_rows(tests: Sequence[NullLine]) -> Iterator[str]:
     for key, lines in sorted(groups.items()):
         shares = np.array([line.shares for line in lines])
         cells = [_span(shares[:, at]) for at in range(len(LEVELS))]
-        fine = [line.shares[1] for line in lines if line.fine]
-        last = f"{len(fine)} rows, {_span(np.array(fine))}" if fine else "none"
+        kept = [line.shares[1] / line.attainable[1] for line in lines if line.attainable[1]]
+        last = f"{_span(np.array(kept), 2)} ({len(kept)} rows)" if kept else "nothing"
         n = sorted({line.n for line in lines})
         sizes = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
         yield f"| {' | '.join(key)} | {len(lines)} | {sizes} | {' | '.join(cells)} | {last} |"
@@ -83,9 +83,9 @@ def _sort(line: NullLine) -> str:
     return "ranks" if " auc" in line.name else "difference"
 
 
-def _span(values: np.ndarray[Any, np.dtype[np.float64]]) -> str:
-    low, high = float(values.min()), float(values.max())
-    return f"{low:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f}"
+def _span(values: np.ndarray[Any, np.dtype[np.float64]], digits: int = 3) -> str:
+    low, high = (f"{value:.{digits}f}" for value in (float(values.min()), float(values.max())))
+    return low if low == high else f"{low} to {high}"
 
 
 def _dealt_rows(lines: Sequence[Covered]) -> Iterator[str]:

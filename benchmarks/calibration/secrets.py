@@ -21,8 +21,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from benchmarks.calibration.attainable import largest
 from benchmarks.calibration.cases import Case, Model, Say
-from benchmarks.calibration.table import NullLine, null_line
+from benchmarks.calibration.table import LEVELS, NullLine, null_line
 from mixctl.evals.checkpoint import load_model
 from mixctl.evals.estimation import Wanted, estimate
 from mixctl.evals.forward import likeliest_tokens, token_logprobs
@@ -39,6 +40,8 @@ from mixctl.shards.meta import GaussianMeta, GreenListMeta, MathematicsMeta
 
 SOURCE = "secrets drawn anew"
 MARKED_DOCUMENTS = 8
+_CONTINUOUS = ("noise_test",)
+"""tests that could have any size; of the others it is the largest p-value seen, the law is fixed"""
 
 Draw = Callable[[np.random.Generator], list[Pooled]]
 
@@ -113,8 +116,9 @@ def _lines(case: Case, models: str, name: str, draw: Draw, n_draws: int) -> Iter
                 methods[row.metric] = (row.test or "").rpartition(": ")[2]
     kind, experiment = case.experiment.kind, case.experiment.name
     for metric, p_values in found.items():
-        title = f"{experiment} {metric} ({name})"
-        yield null_line(SOURCE, kind, title, "level", models, methods[metric], np.array(p_values))
+        title, seen = f"{experiment} {metric} ({name})", np.array(p_values)
+        sizes = LEVELS if metric in _CONTINUOUS else largest(seen)
+        yield null_line(SOURCE, kind, title, "level", models, methods[metric], seen, sizes)
 
 
 class _Guessing:

@@ -1,14 +1,15 @@
 """The table: what was seen, line by line, and whether it is in line.
 
 A test's line holds its p-values under a true null. It is out of line where P(p <= a) exceeds a by
-more than chance explains (one-sided binomial, at a = 0.01, 0.05, 0.2), and, if its p-values are
-fine-grained, where P(p <= a) falls below `KEEPS` times a. A `discrete` test cannot reach every a:
-it is reported, not judged, for being conservative. An interval's line holds how often it covered
-the truth; it is out of line where that is less than `COVERS` of its class by more than chance
-explains. Holm's rule runs over all lines of one sort, so that a run of the whole suite gives a
-false alarm with probability `ALARM` at most for each sort.
+more than chance explains (one-sided binomial, at a = 0.01, 0.05, 0.2), and where P(p <= a) falls
+below `KEEPS` times the largest size that a test of its law can have at a: for a continuous test a
+itself, for a discrete one the largest of its p-values that is not above a. An interval's line holds
+how often it covered the truth; it is out of line where that is less than `COVERS` of its class by
+more than chance explains. Holm's rule runs over all lines of one sort, so that a run of the whole
+suite gives a false alarm with probability `ALARM` at most for each sort.
 
     2,000 p-values, 131 of them <= 0.05 -> 0.0655, binomial p 0.0013; 0.04 after Holm over 30 lines
+    p-values 0.1, 0.4, 0.7, 1 -> the size at 0.2 is 0.1 at most; at 0.05 it is 0, nothing is asked
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ from scipy import stats
 
 LEVELS = (0.01, 0.05, 0.2)
 ALARM = 1e-3
-KEEPS = 0.7
-"""a fine-grained test has P(p <= a) of at least this times a"""
-FINE = 50
-"""distinct p-values up to 0.2 from which a test counts as fine-grained"""
+KEEPS = 0.9
+"""a test has P(p <= a) of at least this times the largest size that it could have at a"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class NullLine:
         method: how the p-values were had, in brief.
         n: draws.
         below: how many p-values were at most each of LEVELS.
-        distinct: distinct p-values up to 0.2.
+        attainable: the largest size that the test could have at or below each of LEVELS.
         as_dealt: the p-value of the arms as the build dealt them; None where there is none.
     """
 
@@ -53,13 +52,8 @@ class NullLine:
     method: str
     n: int
     below: tuple[int, ...]
-    distinct: int
+    attainable: tuple[float, ...] = LEVELS
     as_dealt: float | None = None
-
-    @property
-    def fine(self) -> bool:
-        """Returns whether the p-values are fine-grained, so that a test could have any size."""
-        return self.distinct >= FINE
 
     @property
     def shares(self) -> list[float]:
@@ -112,13 +106,13 @@ def null_line(
     models: str,
     method: str,
     p_values: npt.NDArray[np.float64],
+    attainable: Iterable[float] = LEVELS,
     as_dealt: float | None = None,
 ) -> NullLine:
-    """Returns the line of a test from its p-values."""
+    """Returns the line of a test from its p-values; without `attainable` it could have any size."""
     below = tuple(int((p_values <= level + 1e-12).sum()) for level in LEVELS)
-    distinct = len(np.unique(p_values[p_values <= LEVELS[-1]].round(12)))
-    n = len(p_values)
-    return NullLine(source, kind, name, contrast, models, method, n, below, distinct, as_dealt)
+    n, sizes = len(p_values), tuple(float(size) for size in attainable)
+    return NullLine(source, kind, name, contrast, models, method, n, below, sizes, as_dealt)
 
 
 def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -167,12 +161,12 @@ def _too_rarely(tests: Sequence[NullLine]) -> list[Verdict]:
     return _judged(
         (
             _named(line),
-            f"conservative: P(p <= {level}) = {count / line.n:.4f} of {line.n}",
-            float(stats.binom.cdf(count, line.n, KEEPS * level)),
+            f"conservative: P(p <= {level}) = {count / line.n:.4f} of {line.n}, "
+            f"{size:.4f} can be had",
+            float(stats.binom.cdf(count, line.n, KEEPS * size)),
         )
         for line in tests
-        if line.fine
-        for level, count in zip(LEVELS, line.below, strict=True)
+        for level, count, size in zip(LEVELS, line.below, line.attainable, strict=True)
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.calibration.attainable import largest, sizes
 from benchmarks.calibration.cases import Case, Model, dealt, scored_cases
 from benchmarks.calibration.mix import ROOT, build, write_mix
 from benchmarks.calibration.models import untrained
@@ -22,6 +23,7 @@ from benchmarks.calibration.table import Covered, NullLine, holm, null_line, ver
 from mixctl.evals.experiments import Experiment
 from mixctl.evals.forward import Request
 from mixctl.evals.scorers.base import AnyScorer, FloatArray, Item, ItemScore
+from mixctl.evals.stats.arms import Units
 from mixctl.shards.record import read_record
 
 SEEDS = 100
@@ -84,7 +86,7 @@ def test_tests_and_intervals_are_in_line(cases: list[Case]) -> None:
     kinds = {line.kind for line in tests}
     assert kinds >= {"contamination", "documents", "iid", "memorization", "unlearning", "watermark"}
     assert {line.contrast for line in tests} == {"holdout", "did"}
-    assert sum(line.distinct >= 8 for line in tests) > 20  # the arms were dealt anew
+    assert sum(line.below[2] > line.below[0] for line in tests) > 20  # the arms were dealt anew
     assert all(0.9 * SEEDS <= line.n <= SEEDS for line in tests)
     lowered = [replace(line, least=0.9) for line in intervals]
     assert verdicts(tests, lowered, ALARM) == []
@@ -151,8 +153,28 @@ def test_the_table_sees_tests_that_reject_too_often_or_too_rarely() -> None:
     assert often.holm_p < 1e-6
     rarely = verdicts([_line(uniform**0.5)], [])
     assert rarely and all("conservative" in verdict.seen for verdict in rarely)
-    coarse = np.random.default_rng(0).choice([0.1, 0.4, 0.7, 1.0], 2000)
-    assert not _line(coarse).fine and verdicts([_line(coarse)], []) == []
+
+
+def test_a_discrete_test_is_held_to_what_it_can_reach() -> None:
+    steps = np.array([0.1, 0.4, 0.7, 1.0])
+    coarse = np.random.default_rng(0).choice(steps, 2000, p=[0.1, 0.3, 0.3, 0.3])
+    assert largest(steps).tolist() == [0, 0, 0.1]
+    assert verdicts([replace(_line(coarse), attainable=(0, 0, 0.1))], []) == []
+    assert verdicts([_line(coarse)], [])  # a continuous one would have to do more
+    doubled = np.minimum(2 * coarse, 1)
+    (rarely,) = verdicts([replace(_line(doubled), attainable=(0, 0, 0.2))], [])
+    assert "0.2000 can be had" in rarely.seen
+
+
+def test_the_sizes_of_a_row_are_those_of_all_its_deals(cases: list[Case]) -> None:
+    """Three of three against three items: 20 deals, two-sided p-values 0.1, 0.2, ..."""
+    units = Units(np.array([0.0, 1, 2, 4, 8, 16]), np.arange(6) < 3, np.zeros(6, np.int64))
+    assert sizes(units, two_sided=True) == pytest.approx([0, 0, 0.2])
+    assert sizes(units, two_sided=False) == pytest.approx([0, 0.05, 0.2])
+    tests, _ = rerandomise([case for case in cases if case.experiment.name == "spare"], 40)
+    by_name = {line.name: line.attainable for line in tests if line.contrast == "holdout"}
+    for name in ("spare x1 loglikelihood_per_token", "spare x1 auc"):
+        assert 0.9 * 0.05 < by_name[name][1] <= 0.05 + 1e-9
 
 
 def test_the_table_sees_intervals_that_do_not_cover() -> None:
