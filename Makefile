@@ -38,6 +38,7 @@ help:
 	@echo "make test-peers the same numbers as transformers and lm-evaluation-harness, in .venv-peers"
 	@echo "make bench-eval speed of evals beside the bare model and lm-evaluation-harness"
 	@echo "make calibration  every test and interval where the truth is known (docs/calibration.md)"
+	@echo "make docs       the documentation as a site in build/site, broken links refused (installs the extra docs)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff rewrite what make lint would complain about"
 	@echo "make clean      remove .venv, caches and build leftovers"
@@ -146,6 +147,12 @@ calibration: $(STAMP) $(if $(REAL),$(REAL)/lit_model.pth)
 
 build/real/SmolLM2-135M-Instruct/lit_model.pth: | peers
 	@$(PEERS)/bin/python benchmarks/real_model.py build/real
+
+.PHONY: docs
+docs: $(STAMP)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	@$(BIN)/python docs/make_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

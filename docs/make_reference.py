@@ -95,7 +95,7 @@ _INTRODUCTION = """\
 Paths are relative to the mix file. Unknown keys are errors. `mixctl schema` prints the JSON Schema
 that this page is made from; with `# yaml-language-server: $schema=mix.schema.json` in its first
 line an editor completes and checks a mix file (`mixctl init` writes both). How the parts work
-together: [formats.md](formats.md#a-mix-file)."""
+together: [formats.md](formats.md#the-mix-file)."""
 
 
 def _of_kind(definitions: dict[str, Schema], kind: str) -> Schema:

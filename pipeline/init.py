@@ -34,6 +34,7 @@ from mixctl.injections.rows import read_rows
 from mixctl.pipeline.demo_corpus import train_tokenizer, write_tokenizer
 from mixctl.pipeline.grammar import Grammar
 from mixctl.pipeline.mixfile import mix_schema
+from mixctl.pipeline.planning import plan_mix
 from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
 from mixctl.shards.addresses import is_address
 from mixctl.shards.errors import InputError
@@ -133,6 +134,7 @@ def init(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
         made = _Made(Path(partial), folder, found, texts, questions, rows)
         made.write()
+        _check(Path(partial), folder)
         _move(Path(partial), folder)
     return folder / "mix.yaml"
 
@@ -147,6 +149,18 @@ def _check_free(folder: Path) -> None:
             f"DIR: {folder} holds {', '.join(there)} already, and nothing is overwritten: choose a "
             "new folder"
         )
+
+
+def _check(partial: Path, folder: Path) -> None:
+    """Plans the mix in the folder beside its place: what is written builds.
+
+    Raises:
+        InputError: when it would not, because of near-duplicate questions for one.
+    """
+    try:
+        plan_mix(partial / "mix.yaml")
+    except InputError as error:
+        raise InputError([p.replace(str(partial), str(folder)) for p in error.problems]) from None
 
 
 def _move(partial: Path, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The README's mix file and commands, run as they stand on a made-up corpus."""
 
+import os
 import random
 import re
 import shlex
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.support.blocks import fenced
 from tests.support.workspace import random_text, trainer_config, write_jsonl, write_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +69,7 @@ def test_the_mix_and_the_commands_work_as_they_stand(tmp_path):
         "build",
         "verify",
         "show",
+        "diff",
         "relayout",
         "amend",
     ]
@@ -77,6 +80,36 @@ def test_the_mix_and_the_commands_work_as_they_stand(tmp_path):
     assert (tmp_path / "mix.plan.png").exists()
     assert (tmp_path / "out/run1/litgpt-control.yaml").exists()
     assert (tmp_path / "out/run2/mix.json").exists()
+
+
+def test_ones_own_text_and_questions_as_they_stand(tmp_path):
+    """The commands of the section, but for the clone, the set-up, the training and its eval."""
+    section = README.split("## On your own text")[1].split("\n## ")[0]
+    lines = [line for line in re.findall(r"^    (\S.*)$", section, re.MULTILINE)]
+    assert [re.search(r"clone|setup|init|build|pretrain|eval", line)[0] for line in lines] == [
+        *("clone", "setup", "init", "build", "pretrain", "eval"),
+    ]
+    (tmp_path / "mixctl/.venv").mkdir(parents=True)
+    os.symlink(Path(sys.executable).parent, tmp_path / "mixctl/.venv/bin")
+    (question,) = [block for block in fenced(ROOT / "README.md") if block.language == "jsonl"]
+    chance = random.Random(4)
+    rows = [question.text.replace("Peru", random_text(chance, 6)) for _ in range(50)]
+    (tmp_path / "QUESTIONS.jsonl").write_text("".join(rows), encoding="utf-8")
+    (tmp_path / "TEXTS").mkdir()
+    for n in range(80):
+        text = random_text(random.Random(n), 800)
+        (tmp_path / "TEXTS" / f"{n}.txt").write_text(text, encoding="utf-8")
+    for line in lines[2:4]:
+        done = subprocess.run(
+            line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    for line in lines[4:]:
+        words = [word for word in shlex.split(line) if "=" not in word]
+        assert (tmp_path / words[0]).exists() or words[0] == "mixctl/.venv/bin/litgpt"
+        assert any((tmp_path / word).exists() for word in words[2:]), line
+    trained = yaml.safe_load((tmp_path / "first/build/litgpt.yaml").read_text())["out_dir"]
+    assert trained == str((tmp_path / "first/out/run").resolve())
 
 
 def test_every_file_that_the_readme_links_to_is_there():

@@ -225,6 +225,16 @@ def test_what_is_too_small_or_too_long_is_said(tmp_path):
     }
 
 
+def test_questions_that_would_not_build_are_refused_and_nothing_is_written(tmp_path):
+    """All of one cluster: no arm could take them."""
+    rows = [{**row, "question": "Which of them?", "id": f"q{n}"} for n, row in
+            enumerate(questions(1) * 12)]  # fmt: skip
+    write_jsonl(tmp_path / "same.jsonl", rows)
+    with pytest.raises(InputError, match=r"/d/mix\.yaml: .* item .q0. is one of 12"):
+        init(tmp_path / "d", None, tmp_path / "same.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["same.jsonl"]
+
+
 @pytest.mark.parametrize("name", ['say "hi"', "#1: a", "ünï", "true", "- x", "{a}", "x\\n"])
 def test_any_name_of_a_corpus_stands_in_the_mix(tmp_path, name):
     texts(tmp_path / name)
