@@ -26,6 +26,8 @@ _TITLES = {
     "CorpusConfig": "corpus",
     "Decontamination": "decontamination",
     "ExecutorConfig": "executor",
+    "ControlConfig": "control",
+    "ControlledExperiment": "control: experiments",
     "Arm": "arms",
     "GivenSteps": "schedule: given steps",
     "EverySteps": "schedule: every so many steps",
@@ -40,7 +42,8 @@ _TITLES = {
     "FromEvery": "steps: from and every",
 }
 _GENERAL = (
-    *("CorpusConfig", "Decontamination", "ExecutorConfig", "Arm"),
+    *("CorpusConfig", "Decontamination", "ExecutorConfig", "ControlConfig", "ControlledExperiment"),
+    "Arm",
     *("GivenSteps", "EverySteps", "Ramp", "CopyWindows", "Split", "StandIn"),
 )
 

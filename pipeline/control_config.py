@@ -34,16 +34,22 @@ class ControlledExperiment(Strict):
     """
 
     arm: Name | None = None
+    """the arm that is steered; default: the only one with copies 0"""
     set_point: Annotated[float, Field(gt=0, lt=1)]
+    """the mean probability of its probes at the end of the run"""
     controller: str = "reference"
+    """reference, proportional, or one that another package registers"""
     options: dict[str, Any] = {}
+    """of the controller"""
 
 
 class ControlConfig(Strict):
     """The section: at every so many steps, all of these experiments are decided on."""
 
     every: Annotated[int, Field(ge=1)]
+    """steps between two checkpoints that are looked at"""
     experiments: Annotated[dict[Name, ControlledExperiment], Field(min_length=1)]
+    """what is steered, by the experiment's name"""
 
 
 def control_problems(mix: Mix) -> list[str]:
