@@ -31,7 +31,7 @@ import torch
 from mixctl.evals.forward import Request, token_logprobs, tokens_to_read
 
 OUT = real_model.ROOT / "build/bench-eval.json"
-BATCH_SIZES = (1, 8, 32)
+BATCH_SIZES = (1, 8)
 TEXT_TOKENS, TEXTS = 256, 8
 
 
