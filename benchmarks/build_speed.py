@@ -3,7 +3,8 @@
     make bench-build                    a corpus of 300 MB, the peers timed on slices of it
     python benchmarks/build_speed.py --megabytes 1000 --whole-peers
 
-mixctl builds everything: experiments planted, the control twin, digests, manifest, seal. The peers
+mixctl builds everything: experiments planted, the control twin, digests, manifest, seal; at full
+size also the same without any experiment, for what the experiments cost. The peers
 (tokenize_peers.py) write the tokens once and nothing else. Same text, same tokenizer (GPT-NeoX),
 two worker processes each; every run is a program of its own, its start included. The peers' rate
 does not depend on the size, so they are timed on two slices, and their time at full size is the
@@ -31,6 +32,7 @@ from processes import Measured, measure
 WORKERS = 2
 SLICES = (10, 40)
 NEEDED = 10.0
+_PLAIN = "mixctl, no experiments"
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("out/bench"))
     parser.add_argument("--megabytes", type=int, default=300)
     parser.add_argument("--whole-peers", action="store_true")
+    parser.add_argument("--results", type=Path, help="folder of the JSON and the plot")
     given = parser.parse_args()
     runs = run_all(given.folder.resolve(), given.megabytes, given.whole_peers)
-    report(runs, given.megabytes, given.folder / "build_speed")
+    report(runs, given.megabytes, (given.results or given.folder) / "build_speed")
 
 
 def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
@@ -60,7 +63,9 @@ def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
     corpora = {
         n: write_corpus(folder, n) for n in sorted({megabytes // 10, megabytes // 3, megabytes})
     }
+    _mixctl(folder, min(corpora), corpora[min(corpora)])  # fills the caches of files and modules
     runs = [_mixctl(folder, n, corpus) for n, corpus in corpora.items()]
+    runs.append(_mixctl(folder, megabytes, corpora[megabytes], planted=False))
     for size in (megabytes,) if whole_peers else SLICES:
         sliced = write_slice(corpora[megabytes], folder / f"slice-{size}", size, WORKERS)
         for peer in ("litdata", "datatrove"):
@@ -69,11 +74,12 @@ def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
     return runs
 
 
-def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus) -> Run:
+def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus, planted: bool = True) -> Run:
     out = folder / "built"
-    mix = write_mix(folder / "mix", corpus, experiments(corpus.tokens))
+    mix = write_mix(folder / "mix", corpus, experiments(corpus.tokens) if planted else ())
     command = [sys.executable, "-m", "mixctl.pipeline.cli", "build", str(mix), "--out", str(out)]
-    return _run("mixctl", megabytes, [*command, "--control", "--workers", str(WORKERS)], out)
+    program = "mixctl" if planted else _PLAIN
+    return _run(program, megabytes, [*command, "--control", "--workers", str(WORKERS)], out)
 
 
 def _peer(folder: Path, peer: str, megabytes: int, sliced: Path) -> Run:
@@ -92,7 +98,7 @@ def _run(program: str, megabytes: int, command: list[str], out: Path) -> Run:
     shutil.rmtree(out, ignore_errors=True)
     run = Run(program, megabytes, *measured)
     print(
-        f"{program:10} {megabytes:6} MB {run.seconds:8.1f} s {run.processor_seconds:8.1f} s of "
+        f"{program:22} {megabytes:6} MB {run.seconds:8.1f} s {run.processor_seconds:8.1f} s of "
         f"processor {run.peak_bytes / 2**20:8.0f} MiB",
         flush=True,
     )
@@ -118,6 +124,10 @@ def report(runs: list[Run], megabytes: int, path: Path) -> None:
         ratios[what] = {peer: seconds / ours for peer, seconds in peers.items()}
         shown = ", ".join(f"{ratio:.1f}x {peer}" for peer, ratio in ratios[what].items())
         print(f"{megabytes} MB, {what.replace('_', ' ')}: mixctl is {shown}; needed: {NEEDED:.0f}x")
+        ratios[what]["with over without experiments"] = ours / at_size(
+            runs, _PLAIN, megabytes, what
+        )
+        print(f"with over without experiments: {ratios[what]['with over without experiments']:.3f}")
     machine = {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
     result = {"machine": machine, "runs": [asdict(run) for run in runs], "ratios": ratios}
     result["when"] = time.strftime("%Y-%m-%d")

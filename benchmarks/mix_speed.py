@@ -6,7 +6,9 @@
 Random tokens in documents of 500 on average are mixed without any placement, then with 100,000 of
 100 tokens; `cp` copies the finished train/ and syncs it, as every chunk is synced when it is
 written. `optimize` writes ready rows of 2,049 tokens on the same number of processes; it gets a
-twentieth of them. All in one run on one disk; what else the machine does is printed as its load.
+fortieth and a quarter of them, and what it takes for each further MB is compared as well, for its
+start takes most of its time. All in one run on one disk; what else the machine does is printed as
+its load, and what the mix stage alone takes of one processor.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 
 from mixctl.pipeline.base_stream import BaseSource, lay
 from mixctl.pipeline.executor_config import ExecutorConfig
-from mixctl.pipeline.executors import run_stage
+from mixctl.pipeline.executors import run_stage, start_workers
 from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
 from mixctl.pipeline.overlay import Overlay, save_overlay
 from mixctl.pipeline.patch import PayloadPool
@@ -57,22 +59,32 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
     tokens = folder / "tokens"
     _write_tokens(tokens, megabytes * 500_000)
     base, lay_seconds = _laid(tokens, megabytes)
+    start_workers()
+    _mixed(folder / "first", base, workers, 0)  # by then a build's workers have imported all
     plain = _mixed(folder / "plain", base, workers, 0)
     placed = _mixed(folder / "placed", base, workers, PLACEMENTS)
     train = folder / "placed" / "train"
     size = sum(path.stat().st_size for path in train.iterdir())
     copied = _seconds(lambda: _copy(train, folder / "copy"))
-    part = max(1, megabytes // 20)
-    optimized = _seconds(lambda: _optimize(tokens, folder / "litdata", workers, part))
+    parts = max(1, megabytes // 40), max(2, megabytes // 4)
+    few, many = (
+        _seconds(lambda part=part: _optimize(tokens, folder / f"litdata-{part}", workers, part))
+        for part in parts
+    )
+    further = (parts[1] - parts[0]) / (many - few)
+    alone = _processor_seconds(lambda: _mixed(folder / "alone", base, 1, PLACEMENTS))
     rates = {
         "mix, no placements, MB/s": size / plain / 1e6,
         "mix, 100,000 placements, MB/s": size / placed / 1e6,
         "cp and sync, MB/s": size / copied / 1e6,
-        "litdata optimize from ready rows, MB/s": part / optimized,
+        "mix, 100,000 placements, MB for a second of processor": size / alone / 1e6,
+        "litdata optimize from ready rows, MB/s": parts[1] / many,
+        "litdata optimize, each further MB, MB/s": further,
     }
     ratios = {
         "mix over cp": copied / placed,
-        "mix over optimize": (size / placed / 1e6) / (part / optimized),
+        "mix over optimize": (size / placed / 1e6) / (parts[1] / many),
+        "mix over optimize, each further MB": (size / placed / 1e6) / further,
         "with over without placements, time": placed / plain,
     }
     load = {"order of the documents, s": lay_seconds, "load average": os.getloadavg()[0]}
@@ -97,7 +109,7 @@ def _laid(tokens: Path, megabytes: int) -> tuple[BaseSource, float]:
 
 
 def _mixed(out: Path, base: BaseSource, workers: int, n_placements: int) -> float:
-    """Returns the seconds of the mix stage, the start of its processes included."""
+    """Returns the seconds of the mix stage, the start of its workers included."""
     run = Topology(1, 1, 2, 8, BATCH, WIDTH - 1, base.n_needed * (WIDTH - 1), 7)
     layout, val = train_layout(run, 2, 64 << 20), val_layout(run, 512, 2, 64 << 20)
     overlay = _overlay(base.n_needed, min(n_placements, base.n_needed))
@@ -155,6 +167,13 @@ def _rows(span: tuple[str, int, int]) -> Iterator[Any]:
     rows = np.memmap(path, dtype="<u2", mode="r", shape=(stop, WIDTH))
     for row in rows[first:]:
         yield torch.from_numpy(np.array(row))
+
+
+def _processor_seconds(call: Callable[[], object]) -> float:
+    """Returns the processor time of a call in this process."""
+    begin = time.process_time()
+    call()
+    return time.process_time() - begin
 
 
 def _seconds(call: Callable[[], object]) -> float:

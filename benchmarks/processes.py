@@ -37,6 +37,7 @@ def measure(command: list[str]) -> Measured:
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "LITDATA_DISABLE_VERSION_CHECK": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages come compiled
     ended, peak = threading.Event(), [0]
     begin = time.monotonic()
     process = subprocess.Popen(
