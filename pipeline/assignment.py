@@ -272,10 +272,13 @@ def _compared(item: Item) -> TokenIds:
 
 def _components(links: list[list[str]], n: int) -> I64:
     """Returns a label for each item: equal for items that some chain of equal links connects."""
+    different, nodes = np.unique(np.array(links).ravel(), return_inverse=True)
+    if len(different) == len(nodes):
+        return np.arange(n)  # nothing is shared
     from scipy.sparse import coo_array  # late: scipy is slow to import
     from scipy.sparse.csgraph import connected_components
 
-    nodes = np.unique(np.array(links).ravel(), return_inverse=True)[1] + n
+    nodes += n
     ones = np.ones(len(links) * n, dtype=np.int8)
     edges = (ones, (np.tile(np.arange(n), len(links)), nodes))
     side = n + int(nodes.max(initial=n)) + 1
