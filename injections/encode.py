@@ -133,7 +133,7 @@ def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Enc
     _mark_special(raw, set(tokens.values()))
     tokenizer_json = json.dumps(raw, sort_keys=True, ensure_ascii=False)
     try:
-        tokenizer = Tokenizer.from_str(tokenizer_json)
+        tokenizer = _loaded(tokenizer_json)
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from None
     ids = {name: _id(folder, tokenizer, token) for name, token in tokens.items()}
