@@ -2,14 +2,15 @@
 
 A run is trained when its checkpoint is complete: LitGPT writes model_config.yaml last, and it must
 say what that of the starting checkpoint says (it may be seen half written). What an interrupted
-run left is removed before it begins again, so that killing this at any moment costs one run at
-most.
+run left is removed before it begins again, and LitGPT is ended by the system when this is killed
+(on Linux), so that a kill at any moment costs one run at most.
 
     $ mixctl cpdt run cpdt1 --jobs 2
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -38,6 +39,7 @@ from mixctl.shards.files import digest_file
 POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0
 _LOG = "train.log"
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def is_trained(folder: Path, record: DependenceRecord, name: str) -> bool:
@@ -169,8 +171,16 @@ def _start(folder: Path, name: str) -> _Child:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     return _Child(name, process, time.monotonic())
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to end this process when the one that started it is gone."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _why(folder: Path, name: str) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -94,12 +95,16 @@ def runs(prepared, tmp_path_factory) -> Path:
 
 
 def test_a_run_goes_on_exactly_as_the_build_would_have(built, twin, tmp_path, monkeypatch):
-    """On the twin's own next sequences it ends with the twin's very weights and optimizer."""
+    """On the twin's own next sequences it ends with the twin's very weights and optimizer.
+
+    Also after a training that was killed, whose LitGPT goes with it.
+    """
     following = lambda pool, needed, run, n_runs, seed: np.arange(needed)  # noqa: E731
     monkeypatch.setattr(cpdt_build, "base_draw", following)
     monkeypatch.setattr(Prepared, "dealt", lambda self, run, name: np.empty(0, np.int64))
     same = prepare(_request(built, twin))
     build_runs(same, tmp_path / "set")
+    _kill_while_training(tmp_path / "set", "no-op-1")
     train_runs(tmp_path / "set", ["no-op-1"])
     ours = checkpoint_folder(tmp_path / "set", "no-op-1", SAVED + STEPS) / "lit_model.pth"
     theirs = twin / f"step-{SAVED + STEPS:08d}" / "lit_model.pth"
@@ -113,6 +118,31 @@ def test_a_run_goes_on_exactly_as_the_build_would_have(built, twin, tmp_path, mo
     for (_, mine), (_, other) in pairs:
         assert all(torch.equal(mine[key], other[key]) for key in other)
     assert made["optimizer"]["param_groups"] == wanted["optimizer"]["param_groups"]
+
+
+def _kill_while_training(folder: Path, name: str) -> None:
+    """Kills `mixctl cpdt run` while LitGPT trains; waits until LitGPT is gone too."""
+    command = [sys.executable, "-m", "mixctl.pipeline.cli", "cpdt", "run", folder, "--run", name]
+    driver = subprocess.Popen([*map(str, command)], env=os.environ)
+    log = folder / "runs" / name / "train.log"
+    while not log.exists() or b"Verifying" not in log.read_bytes():
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 30
+    config = str(folder / "runs" / name / "litgpt.yaml").encode()
+    while any(config in _command(path) for path in Path("/proc").glob("[0-9]*")):
+        assert time.monotonic() < deadline, "litgpt outlived mixctl"
+        time.sleep(0.1)
+    assert not list((folder / "runs" / name / "out").glob("final"))  # nor did it end by itself
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _blocks(run: Path, prepared: Prepared) -> np.ndarray:
