@@ -60,6 +60,7 @@ def summarise(prepared: Prepared, step_time: float | None = None) -> dict[str, A
         "replicates": request.replicates,
         "metrics": dict(prepared.metrics),
         "untested": dict(prepared.untested),
+        "notes": list(prepared.notes),
     }
 
 
@@ -116,6 +117,8 @@ def print_plan(found: Mapping[str, Any]) -> None:
         click.echo(f"{name}: outcome is {metric}")
     for name, why in sorted(found["untested"].items()):
         click.echo(f"{name}: not tested: {why}")
+    for note in found["notes"]:
+        click.echo(f"note: {note}")
 
 
 def print_matrix(found: Scored, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ steps, so they must lie inside the build's run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -104,6 +104,7 @@ class Prepared:
         metrics: of each tested experiment, by name.
         items: experiment -> digest of its items.
         untested: experiment -> why not.
+        notes: what must be said of the checkpoint.
     """
 
     request: Request
@@ -116,6 +117,7 @@ class Prepared:
     metrics: Mapping[str, str]
     items: Mapping[str, str]
     untested: Mapping[str, str]
+    notes: Sequence[str]
 
     @property
     def step(self) -> int:
@@ -191,7 +193,8 @@ def prepare(request: Request) -> Prepared:
     """
     record = read_record(request.build)
     problems = _bounds(request)
-    checkpoint, split = _checkpoint(request, record, problems)
+    notes: list[str] = []
+    checkpoint, split = _checkpoint(request, record, problems, notes)
     placements = read_placements(request.build)
     experiments = read_experiments(request.build, record)
     payloads, metrics, untested = _tested(request, record, placements, experiments, problems)
@@ -214,6 +217,7 @@ def prepare(request: Request) -> Prepared:
         metrics=metrics,
         items={e.name: items_digest(e) for e in experiments if e.name in metrics},
         untested=untested,
+        notes=notes,
     )
     _check_pool(prepared)
     return prepared
@@ -234,15 +238,15 @@ def _bounds(request: Request) -> list[str]:
 
 
 def _checkpoint(
-    request: Request, record: BuildRecord, problems: list[str]
+    request: Request, record: BuildRecord, problems: list[str], notes: list[str]
 ) -> tuple[Checkpoint | None, str]:
-    """Returns the checkpoint and the split it was trained on; adds what is wrong with it."""
+    """Returns the checkpoint and the split it was trained on; adds what is to be said of it."""
     try:
         found = read_checkpoint(request.checkpoint)
         source = recorded_source(found)
         split = source.split if source is not None else TRAIN
         role: Role = "twin" if split == CONTROL else "run"
-        check_provenance([found], role, request.build, record)
+        notes += check_provenance([found], role, request.build, record)
     except InputError as error:
         problems += error.problems
         return None, TRAIN
@@ -277,12 +281,12 @@ def _tested(
         metric, reason = _metric(experiment, request.metrics.get(name))
         if name in request.metrics and metric is None:
             problems.append(f"--metric {name}={request.metrics[name]}: {reason}")
-        if request.experiments and name not in request.experiments:
-            untested[name] = NOT_ASKED
-        elif name in record.absent:
+        if name in record.absent:
             untested[name] = ABSENT
         elif not len(own.table):
             untested[name] = MARKS if len(experiment.copy_items) else NOTHING
+        elif request.experiments and name not in request.experiments:
+            untested[name] = NOT_ASKED
         elif metric is None:
             untested[name] = reason or ""
         else:

@@ -285,6 +285,10 @@ def test_a_checkpoint_without_optimizer_or_of_another_build_is_refused(built, tw
     torch.save({k: v for k, v in state.items() if k != "optimizer"}, copy / "lit_model.pth")
     with pytest.raises(InputError, match="holds no optimizer"):
         prepare(_request(built, twin, checkpoint=copy))
+    (copy / "hyperparameters.yaml").unlink()
+    torch.save(state, copy / "lit_model.pth")
+    (note,) = prepare(_request(built, twin, checkpoint=copy)).notes
+    assert "no hyperparameters.yaml: how it was trained is not checked" in note
     state["train_dataloader"]["dataset"]["seed"] = 8
     torch.save(state, copy / "lit_model.pth")
     with pytest.raises(InputError, match="dataset.seed is 8"):
