@@ -86,6 +86,7 @@ test-slurm: $(STAMP)
 
 test-ray: $(STAMP)
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	@{ $(FIT_TORCHVISION); } >> $(LOG) 2>&1
 	@$(BIN)/python -m pytest -n 0 -m ray
 
 test-kills: $(STAMP)
@@ -100,6 +101,7 @@ sensitivity: $(STAMP)
 
 test-s3: $(STAMP)
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[s3]' 'moto[server]>=5'
+	@{ $(FIT_TORCHVISION); } >> $(LOG) 2>&1
 	@$(BIN)/python -m pytest -n 0 -m s3
 
 bench-plan: $(STAMP)
@@ -151,6 +153,7 @@ build/real/SmolLM2-135M-Instruct/lit_model.pth: | peers
 .PHONY: docs
 docs: $(STAMP)
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	@{ $(FIT_TORCHVISION); } >> $(LOG) 2>&1
 	@$(BIN)/python docs/make_reference.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 

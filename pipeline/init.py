@@ -34,8 +34,8 @@ from mixctl.injections.rows import read_rows
 from mixctl.pipeline.demo_corpus import train_tokenizer, write_tokenizer
 from mixctl.pipeline.grammar import Grammar
 from mixctl.pipeline.mixfile import mix_schema
+from mixctl.pipeline.own_corpus import OwnCorpus, corpus_sample, own_corpus
 from mixctl.pipeline.planning import plan_mix
-from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
 from mixctl.shards.addresses import is_address
 from mixctl.shards.errors import InputError
 
@@ -44,7 +44,6 @@ NAMES = (
     *("mix.yaml", "mix.schema.json", "trainer.yaml", "tokenizer"),
     *("corpus.jsonl", "questions.jsonl"),
 )
-TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".html", ".htm")
 LOW_DOSE, HIGH_DOSE = 16, 64
 _LEAST_QUESTIONS = 8
 _LEAKED_SHARE = 0.2
@@ -52,31 +51,8 @@ _LEAKED_SHARE = 0.2
 _DOCUMENTS = 8000
 _QUESTIONS = 40
 """of each of the two made-up benchmarks"""
-_SAMPLE_CHARACTERS = 8_000_000
-"""of the corpus that the tokenizer is trained on"""
 _SEQUENCE_LENGTHS = (128, 256, 512, 1024, 2048)
 _VALIDATION_STEPS = 4
-
-
-@dataclass(frozen=True)
-class OwnCorpus:
-    """The corpus as the mix file names it.
-
-    Attributes:
-        path: from the mix file, or an address.
-        format: as `corpus.format`.
-        glob: where the format's own does not fit; None else.
-        text_key: the field of the text.
-        repeat: whether the run needs more than there is.
-        known: its tokens, as far as they were counted.
-    """
-
-    path: str
-    format: str
-    glob: str | None
-    text_key: str
-    repeat: bool = False
-    known: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,8 +155,8 @@ def _texts(
         grammar = Grammar()
         return None, [_document(grammar, number) for number in range(_DOCUMENTS)]
     try:
-        own, corpus = _own_corpus(address, text_key)
-        return own, _sample(corpus)
+        own, corpus = own_corpus(address, text_key)
+        return own, corpus_sample(corpus)
     except InputError as error:
         problems += [f"--corpus: {problem}" for problem in error.problems]
         return None, []
@@ -195,56 +171,6 @@ def _document(grammar: Grammar, number: int) -> str:
 def _chance(*names: str | int) -> Random:
     """Returns the random stream of these names."""
     return Random(" ".join(map(str, ("starter", *names))))
-
-
-def _own_corpus(address: str, text_key: str) -> tuple[OwnCorpus, Corpus]:
-    """Returns a corpus by what its files are called.
-
-    Raises:
-        InputError: when it is not there, or holds no file that could be one.
-    """
-    every = find_corpus(address, "text", text_key, "*")
-    suffixes = [_suffix(name) for name in every.files]
-    for format_name, known in (("jsonl", (".jsonl",)), ("parquet", (".parquet",))):
-        if any(suffix in known for suffix in suffixes):
-            return _named(address, format_name, None, text_key)
-    texts = [suffix for suffix in suffixes if suffix in TEXT_SUFFIXES]
-    if not texts:
-        shown = ", ".join(sorted(set(suffixes))[:5])
-        raise InputError(
-            f"{address}: its files end in {shown or 'nothing'}; a corpus is .jsonl, .parquet or "
-            f"texts ({', '.join(TEXT_SUFFIXES)}), a file a document; any other format goes into "
-            "the mix file by hand"
-        )
-    most = max(sorted(set(texts)), key=texts.count)
-    return _named(address, "text", None if most == ".txt" else f"*{most}*", text_key)
-
-
-def _suffix(name: str) -> str:
-    """Returns the suffix of a file, that of its compression left out."""
-    path = Path(name.lower())
-    return Path(path.stem).suffix if path.suffix in (".gz", ".zst", ".bz2", ".xz") else path.suffix
-
-
-def _named(
-    address: str, format_name: str, glob: str | None, text_key: str
-) -> tuple[OwnCorpus, Corpus]:
-    corpus = find_corpus(address, format_name, text_key, glob)
-    return OwnCorpus(address, format_name, glob, text_key), corpus
-
-
-def _sample(corpus: Corpus) -> list[str]:
-    """Returns the first texts of the corpus, of some eight million characters together."""
-    reader, texts, left = corpus_reader(corpus), list[str](), _SAMPLE_CHARACTERS
-    for name in corpus.files:
-        for document in reader.read_file(name):
-            texts.append(document.text[:left])
-            left -= len(texts[-1])
-            if left <= 0:
-                return texts
-    if not any(texts):
-        raise InputError(f"{corpus.folder}: holds no text")
-    return texts
 
 
 def _questions(path: Path | None, problems: list[str]) -> list[tuple[str, QuestionRow]]:
