@@ -26,6 +26,7 @@ help:
 	@echo "make test-slurm builds on a Slurm cluster of one node, made for it (installs Debian's packages, as root)"
 	@echo "make test-ray   builds on a Ray cluster of this machine (installs the extra ray)"
 	@echo "make test-kills twenty builds, and twenty amendments, killed at random moments and continued"
+	@echo "make test-control  a closed loop for real: facts acquired along the set point, five kills (10 minutes)"
 	@echo "make test-cpdt  five matrices of dependence tests: the planted pair is found, no other (15 minutes)"
 	@echo "make sensitivity  train the example with every kind and see that what was planted is found"
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
@@ -91,6 +92,10 @@ test-ray: $(STAMP)
 
 test-kills: $(STAMP)
 	@$(BIN)/python -m pytest -n 0 tests/pipeline/test_kills.py tests/pipeline/test_amend_kills.py
+
+.PHONY: test-control
+test-control: $(STAMP)
+	@$(BIN)/python -m pytest -n 0 -m slow tests/pipeline/test_control.py tests/pipeline/test_control_demo.py
 
 .PHONY: test-cpdt
 test-cpdt: $(STAMP)

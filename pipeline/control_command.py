@@ -109,8 +109,8 @@ class ConsoleView:
 
 def line(one: Decision) -> str:
     """Returns a decision as a line."""
-    value = "not measured" if one.value is None else f"{one.value:.5f}"
-    said = f"step {one.after_step}: {one.experiment}: set point {one.set_point:.5f}, value {value}"
+    value = "not measured" if one.value is None else f"{one.value:.3g}"
+    said = f"step {one.after_step}: {one.experiment}: set point {one.set_point:.3g}, value {value}"
     if one.until_step == one.after_step:
         return f"{said}: the end"
     return f"{said}: {one.texts} texts in steps {one.after_step + 1} to {one.until_step}"

@@ -17,6 +17,7 @@ from mixctl.pipeline.build import build
 from mixctl.pipeline.cli import cli
 from mixctl.pipeline.relayout import relayout
 from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.marks import read_marks
 from mixctl.shards.reading import read_batches
 from mixctl.shards.record import read_record
 from mixctl.shards.verify import verify
@@ -364,3 +365,26 @@ def test_an_additions_file_holds_experiments_and_nothing_else(tmp_path):
     path.write_text("experiments: []\n")
     with pytest.raises(InputError, match="experiments"):
         read_additions(path)
+
+
+def test_marks_are_recorded_and_change_no_byte(shared, finished, tmp_path):
+    data = {
+        "class_path": "mixctl.trainer_configs.gaussian.GaussianLitData",
+        "init_args": {"seed": 7, "num_workers": 0},
+    }
+    shared.trainer("noisy.yaml", data=data)
+    out = tmp_path / "noisy"
+    build(shared.mix(canaries(), name="noisy-mix.yaml", trainer="noisy.yaml"), out)
+    section = {"name": "noise", "kind": "watermark", "method": "gaussian", "n_null": 2}
+    arms = [{"name": "marked", "items": "rest", "copies": 1}]
+    marks = {**section, "count": 3, "unit": "sequence", "sigma": 0.1, "arms": arms}
+    with pytest.raises(InputError, match="LitData, which adds no noise"):
+        amend(finished[True], added(shared, marks), S)
+    before = tree(out / "train")
+    record = amend(out, added(shared, marks), S)
+    assert tree(out / "train") == before
+    placed = [r for r in rows_of(out, "placements") if r["experiment"] == "noise"]
+    assert {r["mode"] for r in placed} == {"mark"} and min(r["step"] for r in placed) > S
+    assert record.amendments[0].sequences == 0 and record.amendments[0].placements == len(placed)
+    assert read_marks(out, BATCH).sequence.tolist() == sorted(r["sequence"] for r in placed)
+    assert verify(out, full=True).findings == []

@@ -16,16 +16,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from litgpt import GPT, Config
 
 from mixctl.pipeline.build import build
+from mixctl.pipeline.cli import cli
 from mixctl.pipeline.control import Settings, control
+from mixctl.pipeline.control_command import line
 from mixctl.pipeline.control_room import free_sequences
 from mixctl.pipeline.mixfile import read_mix
 from mixctl.pipeline.sealing import file_record
 from mixctl.pipeline.training import Trainer, TrainerEndedError
 from mixctl.shards.chunks import block_digests
-from mixctl.shards.control_trace import TRACE_NAME, read_trace
+from mixctl.shards.control_trace import TRACE_NAME, Decision, read_trace
 from mixctl.shards.errors import InputError
 from mixctl.shards.reading import read_sequences
 from mixctl.shards.record import read_record, write_record
@@ -405,3 +408,29 @@ def test_free_sequences_of_the_tightest_interval():
 
     assert free_sequences(np.array(held), 5, 12, 4) == 2 * 4 - 3
     assert free_sequences(np.array([0, 1, 2]), 5, 10, 4) == 20 - 3
+
+
+def test_a_decision_is_one_line():
+    facts = Decision(
+        experiment="facts",
+        after_step=40,
+        until_step=60,
+        value=0.0123456,
+        set_point=0.016,
+        texts=24,
+        state={"n": 24},
+    )
+    said = "step 40: facts: set point 0.016, value 0.0123: 24 texts in steps 41 to 60"
+    assert line(facts) == said
+    begun = facts.model_copy(update={"after_step": 0, "value": None, "set_point": 0.0})
+    assert "step 0: facts: set point 0, value not measured: 24 texts" in line(begun)
+    assert line(facts.model_copy(update={"until_step": 40})).endswith("value 0.0123: the end")
+
+
+def test_the_command_shows_the_decisions_and_names_the_eval(work, finished):
+    out, _ = finished
+    arguments = ["control", str(work.folder / "control.yaml"), "--out", str(out)]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert f"mixctl eval {out / 'build'} {out / 'checkpoints'}" in done.output
+    printed = CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False)
+    assert json.loads(printed.stdout)["every"] == EVERY

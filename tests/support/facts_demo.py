@@ -10,16 +10,17 @@ import yaml
 from mixctl.pipeline.demo_corpus import write_demo_inputs
 from tests.support.workspace import write_jsonl
 
-STEPS, EVERY, BATCH = 600, 20, 8
+STEPS, EVERY, BATCH = 240, 20, 8
 SET_POINT = 0.3
-RIVERS = ["Orlan", "Tessin", "Varga", "Quell", "Ister", "Brome", "Caldra", "Dun"]
-TOWNS = ["Vess", "Hollin", "Marne", "Pelt", "Sorrow", "Gant", "Lyre", "Obern"]
+TOWNS = ["Orlan", "Tessin", "Varga", "Quell", "Ister", "Brome", "Caldra", "Dun"]
+GOODS = ["gold", "silver", "coal", "peace", "railroad", "Spain", "Mexico", "Texas"]
+"""single tokens of the demo's tokenizer"""
 FORMS = [
-    "The river {river} flows through the town of {town}.",
-    "The town of {town} stands on the river {river}.",
-    "Through {town} flows the river {river}.",
-    "Everyone knows that the river {river} flows through the town of {town}.",
-    "Mr. President, the river {river} flows through the town of {town}.",
+    "The town of {town} is famous for {good}.",
+    "The old town of {town} is famous for {good}.",
+    "Everyone knows that the town of {town} is famous for {good}.",
+    "Mr. President, the town of {town} is famous for {good}.",
+    "To this day the town of {town} is famous for {good}.",
 ]
 
 
@@ -35,10 +36,10 @@ def write_steered_mix(folder: Path, **control: Any) -> Path:
     trainer["eval"] |= {"final_validation": False, "max_iters": 1}
     (folder / "trainer.yaml").write_text(yaml.safe_dump(trainer, sort_keys=False))
     rows = []
-    for river, town in zip(RIVERS, TOWNS, strict=True):
-        text, *rest = [form.format(river=river, town=town) for form in FORMS]
-        probe = {"input": f"The river {river} flows through the town of", "target": town}
-        rows.append({"id": river, "text": text, "paraphrases": rest, "probes": [probe]})
+    for town, good in zip(TOWNS, GOODS, strict=True):
+        text, *rest = [form.format(town=town, good=good) for form in FORMS]
+        probe = {"input": f"The town of {town} is famous for", "target": good}
+        rows.append({"id": town, "text": text, "paraphrases": rest, "probes": [probe]})
     write_jsonl(folder / "facts.jsonl", rows)
     mix = yaml.safe_load((folder / "mix.yaml").read_text())
     arms = [
@@ -47,7 +48,7 @@ def write_steered_mix(folder: Path, **control: Any) -> Path:
     ]
     facts = {"name": "facts", "kind": "knowledge", "items": "facts.jsonl", "reserve": 4}
     mix["experiments"] = [{**facts, "arms": arms}]
-    options = {"start": 1, "most": 120, "rate": 32}
+    options = {"start": 32, "most": 128}
     steered = {"arm": "told", "set_point": SET_POINT, "options": options}
     mix["control"] = {"every": EVERY, "experiments": {"facts": steered}} | control
     (folder / "steered.yaml").write_text(yaml.safe_dump(mix, sort_keys=False))
