@@ -19,10 +19,13 @@ Price: a start of LitGPT and a forward pass over the probes an interval, and the
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
 
 from mixctl.evals.run import default_device
 from mixctl.pipeline.additions import Additions
@@ -252,8 +255,8 @@ class Loop:
         told = next(section for section in sections if section["name"] == name)
         kept = {key: value for key, value in told.items() if key not in ("schedule", "variants")}
         arms = [{"name": self._arms[name], "copies": 1}]
-        during = [decision.after_step, decision.until_step]
-        return {**kept, "during": during, "arms": arms}
+        begin = max(decision.after_step, min(1, decision.until_step - 1))  # step 1 has no rate
+        return {**kept, "during": [begin, decision.until_step], "arms": arms}
 
     def _train(self, start: int) -> None:
         """Trains to the next checkpoint that is looked at; tries again when the trainer dies."""
@@ -288,7 +291,25 @@ def control(mix_path: Path, settings: Settings, view: View) -> ControlTrace:
     if problems:
         raise InputError(problems)
     out = settings.out.resolve()
-    build(mix_path, out / "build", control=settings.twin, workers=settings.workers)
-    if problems := room_problems(mix, open_build(out / "build")):
-        raise InputError(problems)
-    return Loop(mix, replace(settings, out=out), view).run()
+    with _alone_in(out):
+        build(mix_path, out / "build", control=settings.twin, workers=settings.workers)
+        if problems := room_problems(mix, open_build(out / "build")):
+            raise InputError(problems)
+        return Loop(mix, replace(settings, out=out), view).run()
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keeps a second loop out of the folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / "lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"--out: {out}: another mixctl control is at work here") from None
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -37,7 +37,8 @@ def room_problems(mix: Mix, build: FinishedBuild) -> list[str]:
         return []
     most = {name: controller_of(mix, name).options.most for name in config.experiments}
     topology = mix.topology
-    free = free_sequences(build.held, config.every, topology.steps, topology.global_batch)
+    held = np.union1d(build.held, np.arange(topology.global_batch))  # nothing goes to step 1
+    free = free_sequences(held, config.every, topology.steps, topology.global_batch)
     if sum(most.values()) <= free:
         return []
     asked = ", ".join(f"{name}: {n}" for name, n in sorted(most.items()))

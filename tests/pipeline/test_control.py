@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from filelock import FileLock
 from litgpt import GPT, Config
 
 from mixctl.pipeline.build import build
@@ -215,6 +216,7 @@ def test_what_was_decided_is_placed_in_its_steps_round_robin(finished):
                 counts[row["item"]] = counts.get(row["item"], 0) + 1
         assert set(counts) <= told
         assert max(counts.values()) - min(counts.get(i, 0) for i in told if i[0] == name[0]) <= 1
+    assert min(r["step"] for r in rows) > 1  # where the learning rate is 0
     assert {r["variant"] for r in rows} <= {1, 2}  # the text itself is not placed, its reserve is
     assert verify(out / "build", full=True).findings == []
 
@@ -400,6 +402,12 @@ def test_other_checkpoints_in_the_folder_are_not_taken_for_its_own(work, tmp_pat
     with pytest.raises(InputError, match=f"{TRACE_NAME} is missing: choose a new folder"):
         run(work, out)
     assert read_trace(out / "build") is None
+
+
+def test_one_loop_at_a_time(work, tmp_path):
+    with FileLock(tmp_path / "lock"), pytest.raises(InputError, match="another mixctl control"):
+        control(work.folder / "control.yaml", Settings(tmp_path), Silent())
+    assert not (tmp_path / "build").exists()
 
 
 def test_free_sequences_of_the_tightest_interval():
