@@ -152,7 +152,9 @@ REAL ?= build/real/SmolLM2-135M-Instruct
 calibration: $(STAMP) $(if $(REAL),$(REAL)/lit_model.pth)
 	@$(BIN)/python -m benchmarks.calibration $(if $(REAL),--real $(REAL))
 
-build/real/SmolLM2-135M-Instruct/lit_model.pth: | peers
+# Made once; the environment that makes it is not needed again.
+build/real/SmolLM2-135M-Instruct/lit_model.pth:
+	@$(MAKE) --no-print-directory peers
 	@$(PEERS)/bin/python benchmarks/real_model.py build/real
 
 .PHONY: docs
