@@ -1,7 +1,7 @@
 """The manifest against itself and the training order: every row, vectorised, no chunk is read.
 
 Strings are compared by number: a column of names becomes its different names and, for each row,
-which of them it is. Price: a microsecond and a half a placement, 200 bytes.
+which of them it is. Price: 1.3 microseconds a placement, and some 500 bytes, the tables included.
 """
 
 from __future__ import annotations
