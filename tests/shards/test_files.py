@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mixctl.shards.files import digest_bytes, digest_file, replacing, write_bytes, write_text
+from mixctl.shards import files
+from mixctl.shards.files import (
+    EarlySync,
+    digest_bytes,
+    digest_file,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -76,3 +84,39 @@ def test_digest_of_a_file_is_the_digest_of_its_bytes(tmp_path: Path, n_bytes: in
     expected = hashlib.blake2b(data, digest_size=16).hexdigest()
     assert digest_file(tmp_path / "a") == digest_bytes(data) == expected
     assert digest_bytes(data, 8) == hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def test_what_the_disk_refused_while_a_file_was_written_is_an_error(tmp_path: Path, monkeypatch):
+    """The disk reports a failed write once: a later sync of the same file may succeed."""
+    asked: list[int] = []
+    honest = os.fsync
+
+    def fails_once(descriptor: int) -> None:
+        asked.append(descriptor)
+        if len(asked) == 1:
+            raise OSError(5, "Input/output error")
+        honest(descriptor)
+
+    monkeypatch.setattr(files, "_SYNC_BYTES", 10)
+    monkeypatch.setattr(os, "fsync", fails_once)
+    path = tmp_path / "chunk"
+    with pytest.raises(OSError, match="Input/output error"):
+        with replacing(path) as partial, partial.open("wb") as file, EarlySync(file) as early:
+            for _ in range(3):
+                file.write(b"x" * 8)
+                early.wrote(8)
+    assert len(asked) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_flushed_while_it_is_written(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(files, "_SYNC_BYTES", 10)
+    seen: list[int] = []
+    path = tmp_path / "chunk"
+    honest = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(os.fstat(fd).st_size) or honest(fd))
+    with path.open("wb") as file, EarlySync(file) as early:
+        for _ in range(2):
+            file.write(b"x" * 8)
+            early.wrote(8)
+    assert seen == [16]
