@@ -20,8 +20,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixctl.evals.checkpoint import Checkpoint, read_state, read_yaml, weights
+from mixctl.evals.checkpoint import Checkpoint, read_state, weights
 from mixctl.evals.no_op import recorded_source
+from mixctl.shards.yamlfile import read_yaml
 
 NAME = "hyperparameters.yaml"
 _INITIAL = "initial_checkpoint_dir"

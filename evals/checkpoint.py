@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from mixctl.evals.huggingface import HF_CONFIG_NAME, Converter, is_hf_checkpoint
+from mixctl.evals.skeleton import fitted, give_rotary_cache, litgpt_config, skeleton
 from mixctl.shards.errors import InputError
+from mixctl.shards.yamlfile import read_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -205,7 +205,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: refused, it is damaged or holds more than tensors and plain values ({reason})"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # torch's reader meets a damaged file in any of its lines
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{path}: truncated or corrupt ({reason})") from error
     if not isinstance(state, dict):
@@ -216,7 +216,8 @@ def read_state(path: Path) -> dict[str, Any]:
 def weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Returns the model's tensors by name, wrapper prefixes (`_orig_mod.` ...) removed."""
     inner = state.get("model", state)
-    return {_bare(name): tensor for name, tensor in inner.items()}
+    inner = inner if isinstance(inner, Mapping) else {}
+    return {_bare(str(name)): tensor for name, tensor in inner.items()}
 
 
 def _bare(name: str) -> str:
@@ -231,20 +232,10 @@ def load_model(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module:
     Raises:
         InputError: when model_config.yaml and the weights do not fit each other or LitGPT.
     """
-    import torch
-    from litgpt import GPT
-
-    config = model_config(checkpoint.folder)
-    with torch.device("meta"):
-        model = GPT(config)
-    try:
-        model.load_state_dict(weights(read_state(checkpoint.state_path)), strict=True, assign=True)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        lines = " ".join(line.strip() for line in str(error).splitlines())
-        raise InputError(
-            f"{checkpoint.state_path}: the weights are not those of {CONFIG_NAME} ({lines[:400]})"
-        ) from error
-    model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))
+    path = checkpoint.folder / CONFIG_NAME
+    model = skeleton(model_config(checkpoint.folder), path)
+    model = fitted(model, weights(read_state(checkpoint.state_path)), checkpoint.state_path)
+    give_rotary_cache(model, path)
     ready: torch.nn.Module = model.to(device).eval().requires_grad_(False)
     return ready
 
@@ -294,26 +285,5 @@ def model_config(folder: Path) -> Any:
     Raises:
         InputError: when model_config.yaml is no YAML mapping or LitGPT does not accept it.
     """
-    from litgpt import Config
-
     path = folder / CONFIG_NAME
-    values = read_yaml(path)
-    try:
-        return Config(**values)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: LitGPT does not accept it ({error})") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Returns a YAML mapping, read with the safe loader.
-
-    Raises:
-        InputError: when the file cannot be read or holds something else.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: holds a {type(values).__name__}, not a mapping")
-    return values
+    return litgpt_config(read_yaml(path), path)

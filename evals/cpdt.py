@@ -23,7 +23,6 @@ from mixctl.evals.checkpoint import (
     check_weights,
     model_config,
     read_checkpoint,
-    read_yaml,
 )
 from mixctl.evals.cpdt_outcomes import items_digest, outcomes, values_of
 from mixctl.evals.experiments import read_experiments
@@ -43,6 +42,7 @@ from mixctl.shards.dependence_record import (
 from mixctl.shards.errors import InputError, StageError
 from mixctl.shards.files import digest_file
 from mixctl.shards.record import BuildRecord, read_record
+from mixctl.shards.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixctl.evals.checkpoint import Checkpoint, read_yaml
+from mixctl.evals.checkpoint import Checkpoint
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
 from mixctl.shards.record import RECORD_NAME, BuildRecord, Geometry, read_record
+from mixctl.shards.yamlfile import read_yaml
 
 TRAIN, CONTROL = "train", "control/train"
 MAY_DIFFER = {"data_seed"} | {

@@ -27,12 +27,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from mixctl.evals.checkpoint import STATE_NAME, Checkpoint, model_config, read_yaml
+from mixctl.evals.checkpoint import STATE_NAME, Checkpoint, model_config
 from mixctl.evals.no_op import CONTROL, TRAIN, no_op_problems, other_build, recorded_source
 from mixctl.evals.tokenizer import other_tokens
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
 from mixctl.shards.record import RECORD_NAME, BuildRecord
+from mixctl.shards.yamlfile import read_yaml
 
 Role = Literal["run", "twin"]
 GAUSSIAN_DATA = "mixctl.trainer_configs.gaussian.GaussianLitData"
@@ -292,9 +293,16 @@ def _check_chunks(
         name = f"{where}subsampled_files (their number)"
         findings.expect(path, name, len(files), record.geometry.chunks)
     if isinstance(regions, list):
-        blocks = sorted({int(stop) - int(start) for start, stop in regions})
         name = f"{where}region_of_interest (blocks a chunk)"
-        findings.expect(path, name, blocks, [record.geometry.blocks_per_chunk])
+        findings.expect(path, name, _lengths(regions), [record.geometry.blocks_per_chunk])
+
+
+def _lengths(regions: list[Any]) -> object:
+    """Returns the different lengths of (start, stop) pairs, sorted; what stands there otherwise."""
+    try:
+        return sorted({int(stop) - int(start) for start, stop in regions})
+    except (TypeError, ValueError):
+        return regions
 
 
 def _check_input_folder(

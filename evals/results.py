@@ -24,10 +24,12 @@ import pyarrow.parquet as pq
 from mixctl.evals.checkpoint import Checkpoint
 from mixctl.evals.experiments import Experiment, timeline
 from mixctl.evals.reference import Reference
+from mixctl.evals.results_summary import summary_problems
 from mixctl.evals.rows import Row, from_table, to_table
 from mixctl.shards.control_trace import read_trace
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file, replacing, write_text
+from mixctl.shards.jsonfile import read_json
 from mixctl.shards.record import RECORD_NAME, BuildRecord
 
 RESULTS_FORMAT = 1
@@ -142,17 +144,19 @@ def read_results(out: Path) -> Results:
     missing = [path for path in (summary_path, table_path) if not path.is_file()]
     if missing:
         raise InputError([f"{path}: missing; {out} holds no finished eval" for path in missing])
+    plain = read_json(summary_path)
     try:
-        plain = json.loads(summary_path.read_text(encoding="utf-8"))
         rows = from_table(pq.read_table(table_path))
-        errors, notes = plain.pop("errors"), plain.pop("notes")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise InputError(
-            f"{out}: the results are broken ({' '.join(str(error).split())})"
+            f"{table_path}: the results are broken ({' '.join(str(error).split())})"
         ) from error
     if plain.get("results_format") != RESULTS_FORMAT:
         raise InputError(
             f"{summary_path}: results_format is {plain.get('results_format')!r}, this mixctl reads "
             f"{RESULTS_FORMAT}"
         )
+    if problems := summary_problems(plain, rows):
+        raise InputError([f"{summary_path}: {problem}" for problem in problems])
+    errors, notes = plain.pop("errors"), plain.pop("notes")
     return Results(rows=rows, errors=errors, notes=notes, summary=plain)

@@ -107,8 +107,17 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> list[Row]:
-    """Returns the rows of a results table; extra columns are ignored."""
+    """Returns the rows of a results table; extra columns are ignored.
+
+    Raises:
+        KeyError: when a column is missing.
+        ValueError: when a column has another type, or a value is missing that must be there.
+    """
     names = [field.name for field in fields(Row)]
+    table = table.select(names).cast(SCHEMA)
+    must = [field.name for field in fields(Row) if "None" not in str(field.type)]
+    if empty := [name for name in must if table[name].null_count]:
+        raise ValueError(f"rows without a value in {', '.join(empty)}")
     return [Row(**{n: values[n] for n in names}) for values in table.select(names).to_pylist()]
 
 

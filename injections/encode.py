@@ -15,7 +15,8 @@ our back. Then:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,9 +28,12 @@ from tokenizers import Tokenizer
 
 from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.files import digest_bytes
+from mixctl.shards.jsonfile import read_json
 from mixctl.shards.record import TokenizerRecord
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+MOST_TOKENS = 2**24
+"""more ids than any tokenizer has; arrays of this size are made"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Encoder:
 
     def texts(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Returns the ids of each text alone: uint32 arrays."""
-        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _of_tokenizers("the tokenizer cannot encode a text"):
+            encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids, dtype=np.uint32) for one in encoded]
 
     def payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
@@ -79,7 +84,8 @@ class Encoder:
 
     def decode(self, ids: Sequence[int] | NDArray[np.unsignedinteger]) -> str:
         """Returns the text of the ids, control tokens shown."""
-        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+        with _of_tokenizers("the tokenizer cannot decode its own tokens"):
+            return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
 
     @property
     def added_tokens(self) -> list[str]:
@@ -92,7 +98,8 @@ class Encoder:
         """Returns the sorted ids of whole characters that are no added or control token."""
         added = set(self._tokenizer.get_added_tokens_decoder())
         ids = sorted(set(self._tokenizer.get_vocab().values()) - added)
-        texts = self._tokenizer.decode_batch([[i] for i in ids])
+        with _of_tokenizers("the tokenizer cannot decode its own tokens"):
+            texts = self._tokenizer.decode_batch([[i] for i in ids])
         whole = [i for i, text in zip(ids, texts, strict=True) if text and "\ufffd" not in text]
         return np.array(whole, dtype=np.uint32)
 
@@ -125,43 +132,45 @@ def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Enc
         control
             token's string inside a text becomes that token.
     """
-    raw = _read(folder / "tokenizer.json")
-    settings = _read(folder / "tokenizer_config.json")
+    raw = read_json(folder / "tokenizer.json")
+    settings = read_json(folder / "tokenizer_config.json")
     tokens = {"eod": _token(folder, settings, "eos_token", eod, "eod")}
     if bos:
         tokens["bos"] = _token(folder, settings, "bos_token", None, "bos")
     _mark_special(raw, set(tokens.values()))
     tokenizer_json = json.dumps(raw, sort_keys=True, ensure_ascii=False)
-    try:
+    path = folder / "tokenizer.json"
+    with _of_tokenizers(f"{path}: not a tokenizer"):
         tokenizer = _loaded(tokenizer_json)
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from None
+        known = tokenizer.get_vocab(with_added_tokens=True).values()
+    vocab_size = max(known, default=-1) + 1
+    if not 1 <= vocab_size <= MOST_TOKENS:
+        raise InputError(f"{path}: has token ids up to {vocab_size - 1}, at most {MOST_TOKENS - 1}")
     ids = {name: _id(folder, tokenizer, token) for name, token in tokens.items()}
     encoder = Encoder(
         tokenizer_json=tokenizer_json,
         digest=digest_bytes(json.dumps([tokenizer_json, tokens]).encode()),
-        vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
+        vocab_size=vocab_size,
         eod=tokens["eod"],
         eod_id=ids["eod"],
         bos_id=ids.get("bos"),
     )
-    _check_text_stays_text(folder, encoder, tokens, ids)
+    with _of_tokenizers(f"{path}: cannot be used"):
+        _check_text_stays_text(folder, encoder, tokens, ids)
     return encoder
 
 
-def _read(path: Path) -> dict[str, Any]:
+@contextmanager
+def _of_tokenizers(what: str) -> Iterator[None]:
+    """Makes a sentence of what the tokenizers library raises: plain Exception, or a Rust panic."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; a tokenizer is a folder with tokenizer.json and "
-            "tokenizer_config.json"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: must hold a JSON object, holds a {type(raw).__name__}")
-    return raw
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{what} ({' '.join(str(error).split())[:300]})") from None
 
 
 def _token(folder: Path, settings: dict[str, Any], key: str, given: str | None, field: str) -> str:
@@ -177,8 +186,9 @@ def _token(folder: Path, settings: dict[str, Any], key: str, given: str | None, 
 
 def _mark_special(raw: dict[str, Any], tokens: set[str]) -> None:
     """Marks the tokens as special, so that their strings can be kept as text."""
-    for added in raw.get("added_tokens") or []:
-        if isinstance(added, dict) and added.get("content") in tokens:
+    listed = raw.get("added_tokens")
+    for added in listed if isinstance(listed, list) else []:
+        if isinstance(added, dict) and added.get("content") in list(tokens):
             added["special"] = True
 
 

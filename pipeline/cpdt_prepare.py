@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mixctl.evals.checkpoint import Checkpoint, read_checkpoint, read_state, read_yaml
+from mixctl.evals.checkpoint import Checkpoint, read_checkpoint, read_state
 from mixctl.evals.cpdt_outcomes import items_digest, outcome_metric, scorer_of
 from mixctl.evals.experiments import Experiment, read_experiments
 from mixctl.evals.no_op import CONTROL, TRAIN, recorded_source
@@ -39,6 +39,7 @@ from mixctl.shards.layout import train_layout
 from mixctl.shards.manifest import read_placements, read_replacements
 from mixctl.shards.record import BuildRecord, Geometry, read_record
 from mixctl.shards.topology import Topology
+from mixctl.shards.yamlfile import read_yaml
 
 DEFAULT_STEPS, DEFAULT_SHARE, DEFAULT_REPLICATES = 100, Fraction(1, 100), 8
 ABSENT = "nothing is placed: a run cannot hold what the experiment keeps absent"

@@ -13,6 +13,7 @@ Price: a look at the size of every file, and at the footer of every large parque
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from datatrove.data import Document
 from datatrove.pipeline.readers.base import BaseDiskReader
 
 from mixctl.pipeline.readers import Corpus, corpus_reader
-from mixctl.pipeline.strict_readers import Stretch, StretchReader
+from mixctl.pipeline.strict_readers import Stretch, StretchReader, readable
 
 TASK_BYTES = 32_000_000
 MOST_TASKS = 1024
@@ -74,8 +75,13 @@ def grouped(parts: Sequence[Part], task_bytes: int) -> tuple[tuple[Part, ...], .
 
 
 def read_part(reader: BaseDiskReader, part: Part) -> Iterator[Document]:
-    """Yields the documents of a part, read by the reader of its corpus."""
-    if part.stretch is None:
-        yield from reader.read_file(part.file)
-    else:
-        yield from reader.read_stretch(part.file, part.stretch)
+    """Yields the documents of a part, read by the reader of its corpus.
+
+    Raises:
+        InputError: naming the file, when it is damaged.
+    """
+    with readable(posixpath.join(reader.data_folder.path, part.file)):
+        if part.stretch is None:
+            yield from reader.read_file(part.file)
+        else:
+            yield from reader.read_stretch(part.file, part.stretch)

@@ -24,6 +24,7 @@ from mixctl.pipeline.engines import (
     reference,
 )
 from mixctl.pipeline.mixfile import Mix, located, read_mix
+from mixctl.pipeline.parts import Part, read_part
 from mixctl.pipeline.payload_encoder import FastEncoder
 from mixctl.pipeline.plan import Plan, load_mix_encoder, make_plan
 from mixctl.pipeline.purge import payload_problems
@@ -129,7 +130,7 @@ def _corpus(mix: Mix, problems: list[str]) -> Corpus | None:
         return None
     try:
         corpus = find_corpus(mix.resolve(config.path), config.format, config.text_key, config.glob)
-        next(iter(corpus_reader(corpus).read_file(corpus.files[0])), None)
+        next(read_part(corpus_reader(corpus), Part(corpus.files[0], 0)), None)
         return corpus
     except InputError as error:
         problems += error.problems

@@ -15,7 +15,10 @@ row group.
 
 from __future__ import annotations
 
+import csv
+import lzma
 import posixpath
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +28,7 @@ import fsspec
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 from datatrove.data import Document
 from datatrove.pipeline.readers.base import BaseDiskReader
 
@@ -35,6 +39,28 @@ _BATCH_ROWS = 1024
 
 Stretch = tuple[int, int]
 """begin and end in a file: bytes of JSONL, row groups of parquet"""
+
+
+_DAMAGED = (
+    *(OSError, EOFError, UnicodeError, ValueError, csv.Error),
+    *(zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException),
+)
+"""what decompressors and pyarrow raise where a file is not what it should be"""
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Makes a sentence that names the file of what a reader raises over its content.
+
+    An error of the system (no permission, a disk that fails) stays what it is.
+    """
+    try:
+        yield
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{place}: damaged, or not what it is taken for ({why})") from None
 
 
 class StretchReader(BaseDiskReader):
@@ -80,7 +106,7 @@ class StrictJsonlReader(StretchReader):
     def read_stretch(self, filepath: str, stretch: Stretch | None) -> Iterator[Document]:
         """Yields the documents of the lines that begin in the stretch."""
         place = self.place(filepath)
-        with self.data_folder.open(filepath, "rb", compression="infer") as file:
+        with readable(place), self.data_folder.open(filepath, "rb", compression="infer") as file:
             first = _seek_line(file, stretch[0]) if stretch else 0
             left = stretch[1] - first if stretch else None
             prefix = f"{place}/{first}+" if first else f"{place}/"
@@ -220,7 +246,7 @@ class StrictParquetReader(StretchReader):
 
     @contextmanager
     def _opened(self, filepath: str) -> Iterator[pq.ParquetFile]:
-        with self.data_folder.open(filepath, "rb") as file:
+        with readable(self.place(filepath)), self.data_folder.open(filepath, "rb") as file:
             try:
                 table = pq.ParquetFile(file)
             except pa.ArrowInvalid as error:
@@ -247,7 +273,7 @@ class TextReader(BaseDiskReader):
     def read_file(self, filepath: str) -> Iterator[Document]:
         """Yields the one document of a file; raises InputError when it is not UTF-8."""
         place = posixpath.join(self.data_folder.path, filepath)
-        with self.data_folder.open(filepath, "rb", compression="infer") as file:
+        with readable(place), self.data_folder.open(filepath, "rb", compression="infer") as file:
             try:
                 text = file.read().decode("utf-8")
             except UnicodeDecodeError as error:

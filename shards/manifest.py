@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mixctl.shards.errors import InputError
@@ -71,6 +72,9 @@ BLOCKS = pa.schema([("chunk", pa.string()), ("block", pa.int32()), ("digest", pa
 
 BEFORE = pa.schema([("sequence", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
 """what sequences held until an amendment changed them: before-0001.parquet, ..."""
+
+_MAY_BE_NULL = {"stratum", "cluster", "text", "meta", "source_sequence"}
+"""columns whose values may be missing; those of `tokens`, but not the tokens in one"""
 
 TABLES = {
     "manifest/items.parquet": ITEMS,
@@ -185,7 +189,7 @@ def _opened_blocks(build: Path) -> Iterator[pq.ParquetFile]:
             yield table
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {build} is not a finished build") from None
-    except (pa.ArrowException, KeyError, OSError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a manifest table ({error})") from error
 
 
@@ -218,7 +222,7 @@ def read_table(
         return _cast(table, TABLES.get(name, BEFORE))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; {build} is not a finished build") from None
-    except (pa.ArrowException, KeyError, OSError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a manifest table ({error})") from error
 
 
@@ -228,7 +232,16 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise KeyError(f"missing columns: {', '.join(missing)}")
     extra = [name for name in table.column_names if name not in schema.names]
     columns = [table[field.name].cast(field.type) for field in schema]
+    pairs = zip(schema.names, columns, strict=True)
+    if empty := [name for name, column in pairs if name not in _MAY_BE_NULL and _has_null(column)]:
+        raise ValueError(f"rows without a value in {', '.join(empty)}")
     return pa.table(
         columns + [table[name] for name in extra],
         names=schema.names + extra,
     )
+
+
+def _has_null(column: pa.ChunkedArray) -> bool:
+    """Returns whether a value is missing, of a list column one inside a list."""
+    inside = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    return bool(inside.null_count)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes, write_text
 from mixctl.shards.journal import settle
+from mixctl.shards.jsonfile import parse_json
 from mixctl.shards.layout import Layout
 from mixctl.shards.topology import Topology
 
@@ -212,19 +213,15 @@ def parse_record(data: bytes, place: str) -> BuildRecord:
         InputError: naming the place, when they are no build record, or one of a later format.
     """
     try:
-        raw = json.loads(data.decode("utf-8"))
+        raw = parse_json(data, f"{place}: not a build record")
         _check_version(place, raw)
         return BuildRecord.model_validate(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{place}: not a build record ({error})") from error
     except ValidationError as error:
         places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise InputError(f"{place}: not a build record ({'; '.join(places)})") from error
 
 
-def _check_version(path: str, raw: object) -> None:
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: not a build record (no JSON object)")
+def _check_version(path: str, raw: dict[str, Any]) -> None:
     if raw.get("format_version") != FORMAT_VERSION:
         found = raw.get("format_version")
         raise InputError(f"{path}: format_version is {found!r}, this mixctl reads {FORMAT_VERSION}")

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from mixctl.shards.chunks import INDEX_NAME, index_text
+from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
 from mixctl.shards.record import BuildRecord
+from mixctl.shards.yamlfile import read_yaml
 
 _PARTS = ("train", "val", "control", "manifest", "tokenizer")
 
@@ -95,9 +95,10 @@ def check_trainer(build: Path, record: BuildRecord) -> list[str]:
 
 def _check_config(path: Path, build: Path, record: BuildRecord, split: str) -> list[str]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = _geometry_of(config)
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        found = _geometry_of(read_yaml(path))
+    except InputError as error:
+        return error.problems
+    except (KeyError, TypeError, AttributeError) as error:
         return [f"{path}: cannot be read as a LitGPT config ({error!r})"]
     geometry = record.geometry
     expected = {
@@ -120,7 +121,7 @@ def _check_config(path: Path, build: Path, record: BuildRecord, split: str) -> l
 
 def moved_from(build: Path) -> str | None:
     """Returns the folder that litgpt.yaml names, when the build has been moved or copied since."""
-    config = yaml.safe_load((build / "litgpt.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(build / "litgpt.yaml")
     named = str(config["data"]["init_args"]["data_path"])
     return named if named != str(build.resolve()) else None
 

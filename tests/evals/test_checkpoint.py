@@ -113,7 +113,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, folder, legacy):
 
 def test_code_in_the_config_is_refused(folder):
     (folder / "model_config.yaml").write_text("!!python/object/apply:os.getcwd []\n")
-    with pytest.raises(InputError, match=r"model_config\.yaml: cannot be read"):
+    with pytest.raises(InputError, match=r"model_config\.yaml: not valid YAML"):
         checkpoint.model_config(folder)
 
 

@@ -118,7 +118,7 @@ def test_in_an_out_dir_by_step(tmp_path):
         ({"attention_bias": True}, "attention_bias is True"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "scaled by 'yarn'"),
         ({"hidden_size": None}, "hidden_size is missing"),
-        ({"hidden_size": 15, "head_dim": None}, "LitGPT does not accept its sizes"),
+        ({"hidden_size": 15, "head_dim": None}, "LitGPT does not accept it"),
         ({"num_hidden_layers": 3}, r"weights are not those.*h\.2.*missing"),
         ({"vocab_size": 65}, r"weights are not those.*\(64, 16\), \(65, 16\) is needed"),
         ({"num_hidden_layers": 1}, r"weights are not those.*h\.1.*of no use"),

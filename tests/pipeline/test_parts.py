@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,6 +132,31 @@ def test_a_parquet_file_without_texts(tmp_path, table, message):
         texts_of(tmp_path, 10**9, "parquet")
     (tmp_path / "a.parquet").write_bytes(b"no parquet")
     with pytest.raises(InputError, match="a.parquet: not parquet"):
+        texts_of(tmp_path, 10**9, "parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 999, mtime=0)[:-9]),
+        ("a.jsonl.gz", b"no gzip"),
+        ("a.jsonl.zst", zstandard.compress(b'{"text": "a"}\n' * 999)[:20] + b"xxxxxxxxxxxx"),
+        ("a.csv", b"text\n\xff\xfe\n"),
+        ("a.csv", b'text\n"' + b"a" * 200_000),
+    ],
+    ids=["gzip-cut", "no-gzip", "zstd-changed", "csv-bytes", "csv-field"],
+)
+def test_a_damaged_file_is_named(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    format_name = "csv" if name.endswith("csv") else "jsonl"
+    with pytest.raises(InputError, match=rf"{name}: damaged, or not what it is taken for \("):
+        texts_of(tmp_path, 10**9, format_name)
+
+
+def test_a_text_in_parquet_that_is_no_text(tmp_path):
+    texts = pa.array([b"sound", b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="a.parquet: damaged, .*can't decode byte 0xff"):
         texts_of(tmp_path, 10**9, "parquet")
 
 

@@ -22,8 +22,11 @@ READERS = {
 }
 
 
+MAY_BE_NULL = {"stratum", "cluster", "tokens", "text", "meta", "source_sequence"}
+
+
 def _table(schema: pa.Schema, n_rows: int, with_nulls: bool = True) -> pa.Table:
-    """Returns rows of every column's type; every seventh value null when wished."""
+    """Returns rows of every column's type; every seventh value that may be null is, when wished."""
     columns = []
     for field in schema:
         if pa.types.is_list(field.type):
@@ -32,7 +35,7 @@ def _table(schema: pa.Schema, n_rows: int, with_nulls: bool = True) -> pa.Table:
             values = [f"{field.name}-{row}" for row in range(n_rows)]
         else:
             values = list(range(n_rows))
-        if with_nulls:
+        if with_nulls and field.name in MAY_BE_NULL:
             values = [None if row % 7 == 3 else value for row, value in enumerate(values)]
         columns.append(pa.array(values, type=field.type))
     return pa.table(columns, schema=schema)
@@ -195,3 +198,13 @@ def test_tables_written_in_pieces_are_the_table(tmp_path, monkeypatch):
     assert pq.read_table(tmp_path / "whole.parquet").equals(table)
     manifest.write_tables(manifest.BLOCKS, [], tmp_path / "none.parquet")
     assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize("column", ["experiment", "copies", "tokens"])
+def test_a_missing_value_is_named(tmp_path: Path, column: str) -> None:
+    rows = _table(manifest.ITEMS, 3).to_pylist()
+    rows[1][column] = [1, None] if column == "tokens" else None
+    path = tmp_path / "manifest/items.parquet"
+    manifest.write_table(pa.Table.from_pylist(rows, schema=manifest.ITEMS), path)
+    with pytest.raises(InputError, match=rf"items\.parquet: .* without a value in {column}"):
+        manifest.read_items(tmp_path)

@@ -72,8 +72,8 @@ def _raw(**changes: Any) -> str:
     [
         ("", "not a build record"),
         ("{", "not a build record"),
-        ("[]", "no JSON object"),
-        ("null", "no JSON object"),
+        ("[]", "must hold a JSON object, holds a list"),
+        ("null", "must hold a JSON object, holds a NoneType"),
         ("\x00\x01", "not a build record"),
         (_raw(format_version=99), "format_version is 99"),
         (_raw(format_version="(left out)"), "format_version is None"),
