@@ -92,9 +92,8 @@ class Journal:
         self._chunks.append(chunk)
 
     def forget(self) -> None:
-        """Throws the journal away, unless it counts already."""
-        if not (self.folder / _READY).exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Throws the journal away; not once `commit` was called."""
+        shutil.rmtree(self.folder)
 
     def commit(self, what: str) -> None:
         """Makes the change count and carries it out.

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -17,10 +18,12 @@ from mixctl.pipeline.build import build
 from mixctl.pipeline.cli import cli
 from mixctl.pipeline.relayout import relayout
 from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.manifest import BEFORE, before_name, read_placements, write_table
 from mixctl.shards.marks import read_marks
 from mixctl.shards.reading import read_batches
 from mixctl.shards.record import read_record
 from mixctl.shards.verify import verify
+from mixctl.shards.verify_amendments import check_amendments
 from tests.support.slow_mix import _with, rows_of, run_blocks
 from tests.support.workspace import canaries, documents, quiz, write_jsonl
 
@@ -251,6 +254,16 @@ def test_without_a_twin_verify_compares_with_what_was_there(shared, finished, tm
     assert all(row["tokens"] == blocks[row["sequence"]].tolist() for row in kept)
     rows = [r for r in rows_of(out, "placements") if r["experiment"] == "late"]
     assert {r["sequence"] for r in kept} == {r["sequence"] for r in rows}
+
+    def findings(*changed):
+        write_table(pa.Table.from_pylist(list(changed), BEFORE), out / before_name(1))
+        return check_amendments(out, read_record(out), read_placements(out))
+
+    assert findings(*kept) == []
+    assert "30 sequences, mix.json says 31" in findings(*kept[1:])[0]
+    kept[0]["tokens"][0] ^= 1  # in front of the payload, or what the payload moved
+    kept[0]["tokens"][1] ^= 1
+    assert "before-0001.parquet: block 0" in findings(*kept)[0]
 
 
 PROBLEMS = [
