@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,11 +22,28 @@ TABLE_WIDTH = 120
 ENVIRONMENT = "LITDATA_DISABLE_VERSION_CHECK=1"
 """litdata otherwise asks its package index at every start and urges an upgrade that changes the
 order"""
+SMALL_ENVIRONMENT = f"{ENVIRONMENT} TORCHDYNAMO_DISABLE=1"
+"""for a model so small that torch.compile would take longer than the training"""
+_SMALL_PARAMETERS = 5_000_000
 
 
-def train_command(config: Path) -> str:
-    """Returns the command that trains on a build."""
-    return f"{ENVIRONMENT} {program('litgpt')} pretrain --config {shlex.quote(str(config))}"
+def train_command(config: Path, trainer: Mapping[str, Any] | None = None) -> str:
+    """Returns the command that trains on a build; `trainer` is its config, where it is at hand."""
+    small = trainer is not None and _is_small(trainer.get("model_config"))
+    environment = SMALL_ENVIRONMENT if small else ENVIRONMENT
+    return f"{environment} {program('litgpt')} pretrain --config {shlex.quote(str(config))}"
+
+
+def _is_small(model: Any) -> bool:
+    """Returns whether a model has fewer than some five million parameters, as far as it says."""
+    if not isinstance(model, Mapping):
+        return False
+    sizes = [model.get(name) for name in ("n_layer", "n_embd", "padded_vocab_size")]
+    known = [size for size in sizes if isinstance(size, int)]
+    if len(known) < len(sizes):
+        return False
+    layers, width, vocabulary = known
+    return 12 * layers * width**2 + 2 * vocabulary * width < _SMALL_PARAMETERS
 
 
 def print_build(record: BuildRecord, out: Path) -> None:
@@ -60,13 +78,10 @@ def print_build(record: BuildRecord, out: Path) -> None:
             f"its strings is left in train/"
         )
     console.print("Check it:  " + f"{program('mixctl')} verify {shlex.quote(str(out))}")
-    console.print("Train it:  " + train_command(out.resolve() / "litgpt.yaml"))
+    trainer = record.config["trainer_config"]
+    console.print("Train it:  " + train_command(out.resolve() / "litgpt.yaml", trainer))
     if record.control:
-        console.print("The twin:  " + train_command(out.resolve() / "litgpt-control.yaml"))
-
-
-SMALL_ENVIRONMENT = f"{ENVIRONMENT} TORCHDYNAMO_DISABLE=1"
-"""for a model so small that torch.compile would take longer than the training"""
+        console.print("The twin:  " + train_command(out.resolve() / "litgpt-control.yaml", trainer))
 
 
 def print_starter(mix: Path) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from mixctl.pipeline.cli import cli, main
 from mixctl.pipeline.programs import program
+from mixctl.pipeline.text import train_command
 from mixctl.shards.record import read_record
 from tests.support.workspace import canaries, quiz
 
@@ -112,8 +113,18 @@ def test_build_prints_the_exact_commands(built, shared):
     result = run("build", shared.mix(name="built.yaml"), "--out", built, "--control")
     for name in ("litgpt.yaml", "litgpt-control.yaml"):
         command = f"{program('litgpt')} pretrain --config {built.resolve() / name}"
-        assert f"LITDATA_DISABLE_VERSION_CHECK=1 {command}" in result.output
+        variables = "LITDATA_DISABLE_VERSION_CHECK=1 TORCHDYNAMO_DISABLE=1"  # the model is tiny
+        assert f"{variables} {command}" in result.output
     assert f"{program('mixctl')} verify {built}" in result.output
+
+
+def test_only_small_models_are_trained_without_torch_compile():
+    for width, small in ((128, True), (512, False), (None, False)):
+        model = {"n_layer": 4, "n_embd": width, "padded_vocab_size": 4096}
+        command = train_command(Path("litgpt.yaml"), {"model_config": model})
+        assert ("TORCHDYNAMO_DISABLE=1" in command) == small
+    for trainer in (None, {}, {"model_config": "pythia-160m"}):
+        assert "TORCHDYNAMO" not in train_command(Path("litgpt.yaml"), trainer)
 
 
 def test_plan_json_is_what_the_build_holds(built, shared):
