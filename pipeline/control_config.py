@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from mixctl.injections.config import Name, Strict
+from mixctl.pipeline.controllers import Ready, ready_controller
 from mixctl.shards.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -113,14 +114,12 @@ def steered_arm(mix: Mix, name: str) -> str:
     return told
 
 
-def controller_of(mix: Mix, name: str) -> Any:
-    """Returns the controller of an experiment, ready: `controllers.Ready`.
+def controller_of(mix: Mix, name: str) -> Ready:
+    """Returns the controller of an experiment, with its options.
 
     Raises:
         InputError: when there is no such controller, or its options are wrong.
     """
-    from mixctl.pipeline.controllers import ready_controller
-
     if mix.config.control is None:
         raise InputError(f"{mix.path}: control: is missing")
     told = mix.config.control.experiments[name]

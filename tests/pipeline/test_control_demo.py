@@ -129,7 +129,7 @@ def test_what_was_trained_on_is_what_the_build_holds(whole):
 def kill_somewhere(mix, out, chance, whom):
     """Kills a loop or its trainer at a random moment; returns whether it was at work."""
     loop = start(mix, out)
-    time.sleep(chance.uniform(8, 40))
+    time.sleep(chance.uniform(10, 70))
     trainers = children_of(loop.pid)
     if loop.poll() is not None:
         return False

@@ -10,7 +10,7 @@ import yaml
 from mixctl.pipeline.demo_corpus import write_demo_inputs
 from tests.support.workspace import write_jsonl
 
-STEPS, EVERY, BATCH = 240, 20, 8
+STEPS, EVERY, BATCH = 200, 20, 8
 SET_POINT = 0.3
 TOWNS = ["Orlan", "Tessin", "Varga", "Quell", "Ister", "Brome", "Caldra", "Dun"]
 GOODS = ["gold", "silver", "coal", "peace", "railroad", "Spain", "Mexico", "Texas"]
