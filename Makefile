@@ -30,6 +30,7 @@ help:
 	@echo "make test-cpdt  five matrices of dependence tests: the planted pair is found, no other (15 minutes)"
 	@echo "make sensitivity  train the example with every kind and see that what was planted is found"
 	@echo "make fuzz       10,000 broken inputs for everything that is parsed (FUZZ='corpora --count 500': some)"
+	@echo "make faults     250 faults while mixctl writes: full disk, no permission, SIGKILL, flipped bits, ..."
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
@@ -101,6 +102,10 @@ test-control: $(STAMP)
 .PHONY: test-cpdt
 test-cpdt: $(STAMP)
 	@$(BIN)/python benchmarks/cpdt.py
+
+.PHONY: faults
+faults: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults $(FAULTS)
 
 .PHONY: fuzz
 fuzz: $(STAMP)

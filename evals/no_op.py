@@ -65,7 +65,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def other_build(source: Source, build: Path) -> BuildRecord | None:
     """Returns the record of the build that data comes from, when it is another one than `build`."""
     mine, other = build / RECORD_NAME, source.build / RECORD_NAME
-    if not source.build.is_absolute() or not other.is_file():
+    try:
+        if not source.build.is_absolute() or not other.is_file():
+            return None
+    except OSError:  # no path at all: too long
         return None
     if source.build.resolve() == build.resolve() or digest_file(mine) == digest_file(other):
         return None

@@ -237,7 +237,7 @@ def _check_folder(path: Path, name: str, recorded: str, build: Path, findings: _
         return
     if not folder.is_absolute() and build.resolve().as_posix().endswith(folder.as_posix()):
         return
-    if not folder.is_dir():
+    if not _is_folder(folder):
         findings.notes.append(
             f"{path}: {name} is {recorded}, which is not here; taken for {build}, moved"
         )
@@ -249,6 +249,14 @@ def _check_folder(path: Path, name: str, recorded: str, build: Path, findings: _
         findings.problems.append(
             f"{path}: {name} is {recorded}, which is not this build ({build.resolve()})"
         )
+
+
+def _is_folder(path: Path) -> bool:
+    """Returns whether a path that a file names is a folder here; one that cannot be is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _same_build(folder: Path, build: Path) -> bool:

@@ -34,7 +34,7 @@ from mixctl.evals.report_rows import Listing, Placed
 from mixctl.evals.results import REPORT_NAME, Results, read_results
 from mixctl.evals.rows import Row
 from mixctl.evals.stats import planning
-from mixctl.shards.files import write_text
+from mixctl.shards.files import remove_leftovers, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -72,6 +72,7 @@ def write_report(out: Path) -> Path:
         InputError: when the folder holds no finished eval.
     """
     path = out / REPORT_NAME
+    remove_leftovers(out)
     write_text(path, render(read_results(out), out))
     return path
 

@@ -28,7 +28,7 @@ from mixctl.evals.results_summary import summary_problems
 from mixctl.evals.rows import Row, from_table, to_table
 from mixctl.shards.control_trace import read_trace
 from mixctl.shards.errors import InputError
-from mixctl.shards.files import digest_file, replacing, write_text
+from mixctl.shards.files import digest_file, remove_leftovers, replacing, write_text
 from mixctl.shards.jsonfile import read_json
 from mixctl.shards.record import RECORD_NAME, BuildRecord
 
@@ -116,6 +116,7 @@ def write_results(out: Path, found: Results, kept: Sequence[Path]) -> None:
 
     results.json names those that are: the rows were made of just these.
     """
+    remove_leftovers(out)
     with replacing(out / TABLE_NAME) as partial:
         pq.write_table(to_table(found.rows), partial, compression="zstd")
     for path in (out / "samples").glob("*.parquet"):

@@ -1,7 +1,7 @@
 """The command line. Sub-commands are loaded when they are called, so `mixctl --help` is instant.
 
-Exit codes: 0 done; 1 a finished build does not verify, a scorer failed, or tasks of a cluster did
-not end; 2 wrong usage or wrong input.
+Exit codes: 0 done; 1 a finished build does not verify, a scorer failed, tasks of a cluster did not
+end, or the system refused a write (a full disk); 2 wrong usage or wrong input.
 """
 
 from __future__ import annotations
@@ -145,6 +145,13 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.errno is None:
+            _unexpected()
+        place = f"{error.filename}: " if error.filename else ""
+        why = error.strerror or error
+        _complain([f"{place}{why}; what is done is kept: the same command goes on from there"])
+        sys.exit(1)
     except Exception:
         _unexpected()
 

@@ -89,6 +89,24 @@ def remove_partials(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed writes left, also while others write: only of processes that are gone."""
+    for partial in folder.rglob(".*.partial"):
+        number = partial.name.split(".")[-2]
+        if number.isdigit() and not _is_alive(int(number)):
+            partial.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes the text as UTF-8, all or nothing."""
     write_bytes(path, text.encode("utf-8"))

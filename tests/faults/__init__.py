@@ -1,0 +1,1 @@
+"""Faults while mixctl writes: `make faults` (see __main__.py)."""
