@@ -67,9 +67,9 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
     size = sum(path.stat().st_size for path in train.iterdir())
     copied = _seconds(lambda: _copy(train, folder / "copy"))
     parts = max(1, megabytes // 40), max(2, megabytes // 4)
-    few, many = (
-        _seconds(lambda part=part: _optimize(tokens, folder / f"litdata-{part}", workers, part))
-        for part in parts
+    _, few, many = (  # the first fills the caches of files and modules
+        _seconds(lambda n=n, part=part: _optimize(tokens, folder / f"litdata-{n}", workers, part))
+        for n, part in enumerate((parts[0], *parts))
     )
     further = (parts[1] - parts[0]) / (many - few)
     alone = _processor_seconds(lambda: _mixed(folder / "alone", base, 1, PLACEMENTS))
