@@ -31,6 +31,7 @@ help:
 	@echo "make sensitivity  train the example with every kind and see that what was planted is found"
 	@echo "make fuzz       10,000 broken inputs for everything that is parsed (FUZZ='corpora --count 500': some)"
 	@echo "make faults     250 faults while mixctl writes: full disk, no permission, SIGKILL, flipped bits, ..."
+	@echo "make audit      ask an advisory database about the pinned dependencies (needs a network that reaches one)"
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
@@ -102,6 +103,11 @@ test-control: $(STAMP)
 .PHONY: test-cpdt
 test-cpdt: $(STAMP)
 	@$(BIN)/python benchmarks/cpdt.py
+
+.PHONY: audit
+audit: $(STAMP)
+	@$(BIN)/python -m pip install -q pip-audit
+	@$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 .PHONY: faults
 faults: $(STAMP)

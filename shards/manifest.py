@@ -235,6 +235,8 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     pairs = zip(schema.names, columns, strict=True)
     if empty := [name for name, column in pairs if name not in _MAY_BE_NULL and _has_null(column)]:
         raise ValueError(f"rows without a value in {', '.join(empty)}")
+    if "chunk" in schema.names and _has_path(columns[schema.names.index("chunk")]):
+        raise ValueError("a chunk's name is a path: chunks lie in the build's own folder")
     return pa.table(
         columns + [table[name] for name in extra],
         names=schema.names + extra,
@@ -245,3 +247,8 @@ def _has_null(column: pa.ChunkedArray) -> bool:
     """Returns whether a value is missing, of a list column one inside a list."""
     inside = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     return bool(inside.null_count)
+
+
+def _has_path(names: pa.ChunkedArray) -> bool:
+    """Returns whether a file name leads to another folder."""
+    return any("/" in name or "\\" in name for name in names.unique().to_pylist() if name)

@@ -10,10 +10,10 @@ flipped byte anywhere in it is noticed, and the digest of every other file of th
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes, write_text
@@ -176,6 +176,15 @@ class BuildRecord(_Part):
     decontamination: dict[str, int] = {}
     amendments: list[Amendment] = []
     self_digest: str = ""
+
+    @field_validator("files")
+    @classmethod
+    def _files_stay_inside(cls, value: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        """Refuses names that lead out of the build: they are read, copied and uploaded."""
+        names = {name: PurePosixPath(name) for name in value}
+        if wrong := [n for n, path in names.items() if path.is_absolute() or ".." in path.parts]:
+            raise ValueError(f"file '{wrong[0]}' of the record leaves the build")
+        return value
 
 
 def record_text(record: BuildRecord) -> str:

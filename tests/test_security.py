@@ -1,0 +1,110 @@
+"""Nothing from data is executed, and no name in data leads out of its folder."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mixctl.injections import registry
+from mixctl.shards import manifest
+from mixctl.shards.errors import InputError
+from mixctl.shards.record import parse_record, record_text
+from tests.evals import tiny
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("evals", "injections", "pipeline", "shards", "trainer_configs")
+NEVER = {"eval", "exec", "compile", "__import__"}
+NEVER_OF = {
+    ("pickle", "load"),
+    ("pickle", "loads"),
+    ("marshal", "loads"),
+    ("shelve", "open"),
+    ("os", "system"),
+    ("yaml", "unsafe_load"),
+    ("yaml", "full_load"),
+    ("yaml", "load_all"),
+}
+
+
+def dangers(source: str) -> list[str]:
+    """Returns the calls that could run what data holds, by line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        options = {one.arg: ast.unparse(one.value) for one in node.keywords}
+        owner, _, name = ast.unparse(node.func).rpartition(".")
+        of = (owner.rpartition(".")[2], name)
+        wrong = of in NEVER_OF or (not owner and name in NEVER)
+        wrong |= of == ("torch", "load") and options.get("weights_only") != "True"
+        wrong |= of == ("np", "load") and "allow_pickle" in options
+        wrong |= of == ("yaml", "load") and not options.get("Loader", "").startswith("_")
+        wrong |= options.get("shell") == "True"
+        found += [f"line {node.lineno}: {ast.unparse(node)[:80]}"] if wrong else []
+    return found
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "eval(x)",
+        "pickle.loads(x)",
+        "torch.load(p)",
+        "torch.load(p, weights_only=False)",
+        "np.load(p, allow_pickle=True)",
+        "yaml.load(x, Loader=yaml.Loader)",
+        "yaml.unsafe_load(x)",
+        "subprocess.run(x, shell=True)",
+    ],
+)
+def test_a_dangerous_call_is_seen(call: str) -> None:
+    assert len(dangers(f"def f():\n    return {call}\n")) == 1
+
+
+def test_no_module_has_one() -> None:
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    found = {str(path.relative_to(ROOT)): dangers(path.read_text("utf-8")) for path in paths}
+    assert {name: calls for name, calls in found.items() if calls} == {}
+
+
+@pytest.mark.parametrize("module", ["mixctl.shards.yamlfile", "mixctl.pipeline.questions_import"])
+def test_yaml_loaders_are_safe_ones(module: str) -> None:
+    import yaml
+
+    loaders = [
+        one
+        for one in vars(importlib.import_module(module)).values()
+        if isinstance(one, type) and issubclass(one, yaml.SafeLoader)
+    ]
+    assert loaders
+    for loader in loaders:
+        assert not any("python/" in str(tag) for tag in loader.yaml_constructors)
+
+
+@pytest.mark.parametrize("name", ["../x", "train/../../x", "/etc/passwd"])
+def test_a_record_whose_files_leave_the_build(name: str) -> None:
+    record = tiny.tiny_record({})
+    files = f'"files": {{"{name}": {{"bytes": 1, "digest": ""}}}}'
+    text = record_text(record).replace('"files": {}', files)
+    with pytest.raises(InputError, match=f"file '{name}' of the record leaves the build"):
+        parse_record(text.encode(), "mix.json")
+
+
+def test_a_chunk_that_is_a_path(tmp_path: Path) -> None:
+    table = pa.table([["../../x.bin"], pa.array([0], pa.int32()), ["d"]], schema=manifest.BLOCKS)
+    manifest.write_table(table, tmp_path / "manifest/blocks.parquet")
+    with pytest.raises(InputError, match=r"blocks\.parquet: .*a chunk's name is a path"):
+        manifest.read_blocks(tmp_path)
+
+
+def test_whose_plugin_it_is_is_said(monkeypatch, capsys) -> None:
+    point = EntryPoint("haiku", "no_such_package.kind:KIND", registry.GROUP)
+    monkeypatch.setattr(registry, "_plugins", lambda: {"haiku": point})
+    with pytest.raises(InputError, match="kind 'haiku': no_such_package.kind:KIND of .* cannot be"):
+        registry.find_kind("haiku")
+    assert "kind 'haiku': no_such_package.kind:KIND of" in capsys.readouterr().err
