@@ -3,13 +3,13 @@
 For every rank that is looked at, the batches of the stock loader are compared with the blocks that
 the training order predicts for them: a few at the beginning, the middle and the end of the run, for
 a few ranks. `full` also reads the whole epoch of every worker of every rank, through the same stock
-dataset but without the loader's processes: on Linux as many workers at a time as there are cores.
+dataset but without the loader's processes: of large builds as many workers at a time as there are
+cores.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice, product
@@ -28,6 +28,8 @@ SAMPLE_RANKS = 3
 SAMPLE_BATCHES = 4
 _COMPARED = 512
 """sequences of a worker's share that are compared at a time"""
+_LARGE_BYTES = 1 << 30
+"""of a split: from here on it pays to start processes, some seconds each"""
 
 
 def check_loader(build: Path, record: BuildRecord, full: bool) -> tuple[list[str], int]:
@@ -61,14 +63,18 @@ def _check_shares(
     ranks, workers = range(order.topology.ranks), range(order.topology.loader_workers)
     shares = list(product(ranks, workers))
     check = partial(_check_share, build, split, order, geometry)
-    if len(shares) == 1 or sys.platform != "linux":
+    if len(shares) == 1 or _split_bytes(order, geometry) < _LARGE_BYTES:
         checked = [check(share) for share in shares]
-    else:  # forked, as torch forks the loader's processes
+    else:  # not forked from here: threads of other libraries are running
         processes = min(len(shares), os.cpu_count() or 1)
-        with ProcessPoolExecutor(processes, get_context("fork")) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
             checked = list(pool.map(check, shares))
     findings = [finding for found, _ in checked for finding in found]
     return findings, sum(read for _, read in checked) // order.topology.micro_batch
+
+
+def _split_bytes(order: TrainingOrder, geometry: Geometry) -> int:
+    return order.layout.n_blocks * geometry.sequence_tokens * np.dtype(geometry.dtype).itemsize
 
 
 def _check_share(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mixctl.pipeline.build import build
 from mixctl.shards import verify_loader
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.files import digest_bytes, digest_file
@@ -16,7 +17,9 @@ from mixctl.shards.reading import read_batches
 from mixctl.shards.record import read_record, write_record
 from mixctl.shards.verify import verify
 from mixctl.shards.verify_files import check_files
+from mixctl.shards.verify_loader import check_loader
 from mixctl.shards.verify_manifest import chunk_numbers, holds
+from tests.support.workspace import Workspace, documents
 
 
 @pytest.fixture
@@ -73,6 +76,24 @@ def test_a_sound_build_verifies_and_everything_is_looked_at(built):
     assert report.batches == 2 * per_rank + val
     sample = verify(built)
     assert 0 < sample.batches < report.batches
+
+
+def test_processes_of_their_own_read_what_one_process_reads(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "work")
+    workspace.trainer(max_tokens=8 * 64 * 60, workers=2)
+    copy = tmp_path / "build"
+    record = build(workspace.mix(documents(), chunk_bytes=6000), copy)
+    sound = check_loader(copy, record, full=True)
+    index = json.loads((copy / "train/index.json").read_text())
+    index["chunks"].reverse()
+    (copy / "train/index.json").write_text(json.dumps(index))
+    broken = check_loader(copy, record, full=True)
+    assert sound[0] == [] and any("gives worker 1 of rank 0 others" in one for one in broken[0])
+    monkeypatch.setattr(verify_loader, "_LARGE_BYTES", 0)
+    assert check_loader(copy, record, full=True) == broken
+    index["chunks"].reverse()
+    (copy / "train/index.json").write_text(json.dumps(index))
+    assert check_loader(copy, record, full=True) == sound
 
 
 def test_any_flipped_byte_of_any_file_is_found(copy):
