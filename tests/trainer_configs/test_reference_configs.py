@@ -118,7 +118,7 @@ def counted(model: dict[str, Any]) -> int:
 
 def test_every_config_is_tested() -> None:
     here = {path.stem for path in path_of("demo").parent.glob("*.yaml")}
-    assert here == {*REFERENCES, "demo", "demo-quick"}
+    assert here == {*REFERENCES, "demo", "demo-quick", "starter"}  # that: test_init.py
 
 
 @pytest.fixture(scope="module", params=sorted(REFERENCES))
