@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from mixctl.pipeline.interrupt import InterruptHandler
+from mixctl.pipeline.interrupt import InterruptHandler, end_children
 from mixctl.shards.errors import InputError, StageError, VerificationError
 
 UNEXPECTED = 70
@@ -137,6 +137,7 @@ def main() -> None:
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
+        end_children()
         sys.exit(130)
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):

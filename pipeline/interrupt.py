@@ -6,12 +6,19 @@ remembers that it was called, so that the end of every stage can ask.
 
     signal.signal(signal.SIGINT, InterruptHandler())
     raise_if_interrupted()               # at the end of a stage
+    end_children()                       # before the program ends
+
+A process that was started a moment before the signal, and that ignores it (the server of a
+multiprocessing manager does), would be waited for without end when Python ends.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from types import FrameType
+
+import multiprocess
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,3 +47,9 @@ def raise_if_interrupted() -> None:
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, InterruptHandler) and handler.seen:
         raise Interrupted
+
+
+def end_children() -> None:
+    """Ends the processes that this one started and that nobody ends any more."""
+    for child in [*multiprocessing.active_children(), *multiprocess.active_children()]:
+        child.terminate()

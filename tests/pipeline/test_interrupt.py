@@ -1,6 +1,8 @@
 """Ctrl-C is not lost, even where Python drops the exception."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +42,23 @@ def test_it_is_a_keyboard_interrupt_but_not_the_plain_one(handler):
 
 def test_another_handler_is_left_alone():
     raise_if_interrupted()
+
+
+LEAVES_A_CHILD = """
+import time
+import multiprocess
+from mixctl.pipeline import cli
+from mixctl.pipeline.interrupt import Interrupted
+
+def interrupted(**_):
+    multiprocess.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+    raise Interrupted
+
+cli.cli.main = interrupted
+cli.main()
+"""
+
+
+def test_a_child_that_was_just_started_is_not_waited_for():
+    done = subprocess.run([sys.executable, "-c", LEAVES_A_CHILD], capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr.strip()) == (130, b"interrupted")
