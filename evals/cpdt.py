@@ -28,9 +28,8 @@ from mixctl.evals.cpdt_outcomes import items_digest, outcomes, values_of
 from mixctl.evals.experiments import read_experiments
 from mixctl.evals.run import check_manifest
 from mixctl.evals.scorers.base import FloatArray
-from mixctl.evals.scoring import Meter, Progress, score_checkpoint
+from mixctl.evals.scoring import Meter, Progress, inputs_digest, scored_checkpoint
 from mixctl.evals.stats.dependence import Dependence, dependence
-from mixctl.evals.tokenizer import TOKENIZER_NAME
 from mixctl.evals.work import Work, check_lengths, gather
 from mixctl.shards.dependence_record import (
     DependenceRecord,
@@ -40,7 +39,6 @@ from mixctl.shards.dependence_record import (
     run_folder,
 )
 from mixctl.shards.errors import InputError, StageError
-from mixctl.shards.files import digest_file
 from mixctl.shards.record import BuildRecord, read_record
 from mixctl.shards.yamlfile import read_yaml
 
@@ -206,25 +204,16 @@ def _score_all(
     progress: Progress | None,
 ) -> dict[str, samples.Samples]:
     """Returns the scores of each run, made or kept from an earlier call."""
-    names = ("manifest/items.parquet", "manifest/placements.parquet", TOKENIZER_NAME)
-    inputs = "".join(digest_file(build / name) for name in names if (build / name).is_file())
+    inputs = inputs_digest(build)
     first = next(iter(checkpoints.values()))
     cost = work.cost(model_config(first.folder)) if progress else 0
     meter = Meter(cost, len(checkpoints), progress)
     found: dict[str, samples.Samples] = {}
     for name, checkpoint in checkpoints.items():
-        key = samples.samples_key(checkpoint, inputs, prefix, device)
-        path = samples.samples_path(out, "run", checkpoint, key)
-        kept = samples.read_samples(path, "run", checkpoint)
-        if missing := samples.missing(kept, work.scorers):
-            score_checkpoint(work, "run", checkpoint, path, prefix, device, meter, missing, kept)
-            kept = samples.read_samples(path, "run", checkpoint)
-        if kept is None:
-            raise RuntimeError(f"{path}: scores that were just written cannot be read")
+        _, kept = scored_checkpoint(work, "run", checkpoint, out, inputs, prefix, device, meter)
         for experiment, why in kept.failures.items():
             work.fail(experiment, f"after {name}: {why}")
         _check_failures(work)
-        meter.finish_checkpoint()
         found[name] = kept
     return found
 

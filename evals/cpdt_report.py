@@ -28,6 +28,7 @@ from mixctl.evals.cpdt_results import (
     SUMMARY_NAME,
     TABLE_NAME,
 )
+from mixctl.evals.templating import environment
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import write_text
 
@@ -66,22 +67,15 @@ def read_results(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def render(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """Returns the HTML of a report."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("mixctl.evals"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=formatting.number, probability=formatting.probability)
-    environment.globals.update(interval=formatting.interval)
+    made = environment("mixctl.evals")
+    made.filters.update(number=formatting.number, probability=formatting.probability)
+    made.globals.update(interval=formatting.interval)
     by_role = {
         role: [r for r in rows if r["role"] == role] for role in ("dependence", "own", "all")
     }
-    return environment.get_template("cpdt.html.j2").render(
+    return made.get_template("cpdt.html.j2").render(
         summary=summary,
         set=summary["set"],
         roles=by_role,

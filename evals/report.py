@@ -34,6 +34,7 @@ from mixctl.evals.report_rows import Listing, Placed
 from mixctl.evals.results import REPORT_NAME, Results, read_results
 from mixctl.evals.rows import Row
 from mixctl.evals.stats import planning
+from mixctl.evals.templating import environment
 from mixctl.shards.files import remove_leftovers, write_text
 
 if TYPE_CHECKING:
@@ -108,23 +109,16 @@ def render(found: Results, out: Path) -> str:
 
 
 def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("mixctl.evals"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    made = environment("mixctl.evals")
+    made.filters.update(
         number=formatting.number,
         dose=formatting.dose,
         probability=formatting.probability,
         drawn=Markup,
     )
-    environment.globals.update(
+    made.globals.update(
         interval=formatting.interval,
         test_of=glossary.test_of,
         method_of=glossary.method_of,
@@ -132,7 +126,7 @@ def _template() -> Template:
         with_unit=verdicts.with_unit,
         alpha=planning.ALPHA,
     )
-    return environment.get_template("report.html.j2")
+    return made.get_template("report.html.j2")
 
 
 def _section(

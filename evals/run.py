@@ -26,9 +26,8 @@ from mixctl.evals.provenance import Role, check_provenance
 from mixctl.evals.reference import Reference, find_reference
 from mixctl.evals.rows import Row
 from mixctl.evals.scored import Scored
-from mixctl.evals.scoring import Meter, Progress, score_checkpoint
+from mixctl.evals.scoring import Meter, Progress, inputs_digest, scored_checkpoint
 from mixctl.evals.shard_sample import check_shards
-from mixctl.evals.tokenizer import TOKENIZER_NAME
 from mixctl.evals.training_loss import read_logged, training_rows
 from mixctl.evals.whole_model import MODEL
 from mixctl.evals.work import Work, check_lengths, gather, reason
@@ -231,31 +230,14 @@ def _score_all(
     progress: Progress | None,
 ) -> list[tuple[Path, samples.Samples]]:
     device = settings.device or default_device()
-    inputs = _inputs_digest(settings.build, work)
+    inputs = inputs_digest(settings.build) + whole_model.tokens_digest(work.named(MODEL))
     todo = [("run", checkpoint) for checkpoint in runs] + [("twin", c) for c in twins]
     cost = work.cost(model_config(todo[0][1].folder)) if progress else 0
     meter = Meter(cost, len(todo), progress)
-    scored = []
-    for model, checkpoint in todo:
-        key = samples.samples_key(checkpoint, inputs, prefix, device)
-        path = samples.samples_path(settings.out, model, checkpoint, key)
-        kept = samples.read_samples(path, model, checkpoint)
-        missing = samples.missing(kept, work.scorers)
-        if missing:
-            score_checkpoint(work, model, checkpoint, path, prefix, device, meter, missing, kept)
-            kept = samples.read_samples(path, model, checkpoint)
-        if kept is None:
-            raise RuntimeError(f"{path}: scores that were just written cannot be read")
-        meter.finish_checkpoint()
-        scored.append((path, kept))
-    return scored
-
-
-def _inputs_digest(build: Path, work: Work) -> str:
-    """Returns what changes when an item, its doses or the tokenizer that decodes answers does."""
-    names = ("manifest/items.parquet", "manifest/placements.parquet", TOKENIZER_NAME)
-    files = [digest_file(build / n) if (build / n).is_file() else "none" for n in names]
-    return "".join([*files, whole_model.tokens_digest(work.named(MODEL))])
+    return [
+        scored_checkpoint(work, role, one, settings.out, inputs, prefix, device, meter)
+        for role, one in todo
+    ]
 
 
 def default_device() -> str:

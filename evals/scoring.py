@@ -27,7 +27,9 @@ from mixctl.evals.scorers.base import (
     MeasuringScorer,
     ReferencedScorer,
 )
+from mixctl.evals.tokenizer import TOKENIZER_NAME
 from mixctl.evals.work import Asked, Work, reason
+from mixctl.shards.files import digest_file
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +67,46 @@ class Meter:
     def _tell(self) -> None:
         if self.progress:
             self.progress(self.label, self.finished + self.current, self.total)
+
+
+def inputs_digest(build: Path) -> str:
+    """Returns what changes when an item, its doses or the tokenizer that decodes answers does."""
+    names = ("manifest/items.parquet", "manifest/placements.parquet", TOKENIZER_NAME)
+    return "".join(digest_file(build / n) if (build / n).is_file() else "none" for n in names)
+
+
+def scored_checkpoint(
+    work: Work,
+    role: str,
+    checkpoint: Checkpoint,
+    out: Path,
+    inputs: str,
+    prefix: Sequence[int],
+    device: str,
+    meter: Meter,
+) -> tuple[Path, samples.Samples]:
+    """Returns where the scores of a checkpoint are, and the scores: kept, made anew where missing.
+
+    Args:
+        work: what is asked.
+        role: "run" or "twin".
+        checkpoint: the model.
+        out: scores go to its folder samples/.
+        inputs: the digest of what is scored.
+        prefix: what stands before every text.
+        device: where the model runs.
+        meter: counts tokens.
+    """
+    key = samples.samples_key(checkpoint, inputs, prefix, device)
+    path = samples.samples_path(out, role, checkpoint, key)
+    kept = samples.read_samples(path, role, checkpoint)
+    if missing := samples.missing(kept, work.scorers):
+        score_checkpoint(work, role, checkpoint, path, prefix, device, meter, missing, kept)
+        kept = samples.read_samples(path, role, checkpoint)
+    if kept is None:
+        raise RuntimeError(f"{path}: scores that were just written cannot be read")
+    meter.finish_checkpoint()
+    return path, kept
 
 
 def score_checkpoint(

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from mixctl.evals.templating import environment
 from mixctl.pipeline.sealing import file_record
 from mixctl.shards.files import write_text
 from mixctl.shards.record import BuildRecord
@@ -31,17 +32,9 @@ def with_card(build: Path, record: BuildRecord) -> BuildRecord:
 
 def card(record: BuildRecord) -> str:
     """Returns the text of README.md: metadata in YAML, then markdown."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mixctl.pipeline"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # markdown, of names that the mix file's rules let pass
-    )
-    return environment.get_template("card.md.j2").render(
+    # markdown, of names that the mix file's rules let pass
+    made = environment("mixctl.pipeline", escape=False)
+    return made.get_template("card.md.j2").render(
         metadata=yaml.safe_dump(_metadata(record), sort_keys=False).strip(),
         geometry=record.geometry,
         tokenizer=record.tokenizer,

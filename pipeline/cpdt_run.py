@@ -10,12 +10,8 @@ run left is removed before it begins again, and LitGPT is ended by the system wh
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -27,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from mixctl.evals.checkpoint import CONFIG_NAME, STATE_NAME
 from mixctl.pipeline.cpdt_start import START
+from mixctl.pipeline.training import LITGPT, start_child, stop_child
 from mixctl.shards.dependence_record import (
     DependenceRecord,
     checkpoint_folder,
@@ -37,9 +34,7 @@ from mixctl.shards.errors import InputError, StageError, VerificationError, near
 from mixctl.shards.files import digest_file
 
 POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 30.0
 _LOG = "train.log"
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def is_trained(folder: Path, record: DependenceRecord, name: str) -> bool:
@@ -63,15 +58,6 @@ class _Child:
     name: str
     process: subprocess.Popen[bytes]
     began: float
-
-    def end(self) -> None:
-        """Ends LitGPT and all processes that it started."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_PATIENCE_SECONDS)
-                return
 
 
 def train_runs(
@@ -143,7 +129,7 @@ def _train(
             for child in list(running):
                 ended = child.process.poll() is not None
                 if is_trained(folder, record, child.name):
-                    child.end()
+                    stop_child(child.process)
                     seconds = time.monotonic() - child.began
                     n_done = len(waiting) - len(left) - len(running) + 1
                     tell(f"{child.name}: trained in {seconds:.0f} s ({n_done} of {len(waiting)})")
@@ -154,33 +140,16 @@ def _train(
                 running.remove(child)
     finally:
         for child in running:
-            child.end()
+            stop_child(child.process)
 
 
 def _start(folder: Path, name: str) -> _Child:
     run = run_folder(folder, name)
     shutil.rmtree(run / "out", ignore_errors=True)
-    litgpt = Path(sys.executable).with_name("litgpt")
-    command = [str(litgpt), "pretrain", "--config", str(run / "litgpt.yaml")]
-    environment = {**os.environ, "LITDATA_DISABLE_VERSION_CHECK": "1"}
+    command = [*LITGPT, "--config", str(run / "litgpt.yaml")]
     with (run / _LOG).open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_with_parent,
-        )
+        process = start_child(command, log.fileno(), folder)
     return _Child(name, process, time.monotonic())
-
-
-def _end_with_parent() -> None:
-    """Asks Linux to end this process when the one that started it is gone."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _why(folder: Path, name: str) -> str:

@@ -28,6 +28,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from mixctl.evals.templating import environment
 from mixctl.injections.contamination import QuestionRow, question_text
 from mixctl.injections.encode import Encoder, load_encoder
 from mixctl.injections.rows import read_rows
@@ -271,18 +272,10 @@ class _Made:
         return near if near.count(os.pardir) < 3 else whole
 
     def _mix(self, corpus: OwnCorpus, shape: Shape, n_items: int) -> str:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-        environment = Environment(
-            loader=PackageLoader("mixctl.pipeline"),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters["quoted"] = _quoted
+        made = environment("mixctl.pipeline", escape=False)
+        made.filters["quoted"] = _quoted
         own = self.question_file
-        return environment.get_template("starter.mix.yaml.j2").render(
+        return made.get_template("starter.mix.yaml.j2").render(
             corpus=corpus,
             questions="questions.jsonl" if own is None else self._path(str(own)),
             validation=shape.validation,

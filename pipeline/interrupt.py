@@ -18,8 +18,6 @@ import multiprocessing
 import signal
 from types import FrameType
 
-import multiprocess
-
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C. Python ends a process that met a plain KeyboardInterrupt inside exec by signal."""
@@ -51,5 +49,7 @@ def raise_if_interrupted() -> None:
 
 def end_children() -> None:
     """Ends the processes that this one started and that nobody ends any more."""
+    import multiprocess  # datatrove's; `mixctl --help` does without
+
     for child in [*multiprocessing.active_children(), *multiprocess.active_children()]:
         child.terminate()

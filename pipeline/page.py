@@ -11,25 +11,19 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
+from mixctl.evals import formatting
+from mixctl.evals.templating import environment
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
 def template(name: str) -> Template:
     """Returns a page's template, of those in pipeline/templates."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    from mixctl.evals import formatting
-
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("mixctl.pipeline"), PackageLoader("mixctl.evals")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    made = environment("mixctl.pipeline", "mixctl.evals")
+    made.filters.update(
         drawn=Markup,
         count=count,
         share=share,
@@ -37,8 +31,8 @@ def template(name: str) -> Template:
         duration=duration,
         number=formatting.number,
     )
-    environment.globals["script_digest"] = script_digest
-    return environment.get_template(name)
+    made.globals["script_digest"] = script_digest
+    return made.get_template(name)
 
 
 def script_digest(text: str) -> str:

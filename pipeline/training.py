@@ -74,7 +74,7 @@ class Trainer:
         goal = self.out_dir / FINAL if stop is None else self.checkpoint(stop)
         with self.log.open("ab") as log:
             begin = log.tell()
-            child = _start(self._arguments(start), log.fileno())
+            child = start_child(self._arguments(start), log.fileno())
             try:
                 while child.poll() is None and (stop is None or not is_complete(goal)):
                     time.sleep(_POLL_SECONDS)
@@ -106,11 +106,21 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def _start(command: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+def start_child(
+    command: Sequence[str], log: int, folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Returns a running trainer, in a process group of its own, that ends when this process does.
+
+    Args:
+        command: what is run.
+        log: the file descriptor that its output goes to.
+        folder: where it runs; None: here.
+    """
     environment = {**os.environ, "LITDATA_DISABLE_VERSION_CHECK": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "mixctl.pipeline.child", str(os.getpid()), *command],
         env=environment,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

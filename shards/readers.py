@@ -52,7 +52,8 @@ def _others() -> Iterator[int]:
 
 def _holds(pid: int, folder: str) -> bool:
     """Returns whether the process has a file of the folder mapped or open."""
-    if folder in (_PROC / str(pid) / "maps").read_text(encoding="utf-8", errors="replace"):
+    maps = (_PROC / str(pid) / "maps").read_text(encoding="utf-8", errors="replace")
+    if f" {folder}" in maps:  # a path begins behind a space: /a/DIR is not DIR
         return True
     for link in (_PROC / str(pid) / "fd").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""Twenty builds, each killed at a random moment with all its processes, and continued.
+"""Twenty builds or more, each killed at a random moment with all its processes, and continued.
 
 `make test-kills` runs it; the ordinary tests have a few kills of one build (test_build.py).
 """
@@ -50,6 +50,6 @@ def test_twenty_killed_builds_continue_to_the_same_bytes(shared, built, tmp_path
         build(mix, out, control=True)
         assert_same(built, out)
         assert not (out / ".work").exists()
-        if killed == KILLS:
+        if killed >= KILLS and {"mix", "tokens"} <= stages:
             break
-    assert len(stages) >= 2, f"all kills hit {stages}"  # which of the short ones is chance
+        assert killed < 3 * KILLS, f"all kills hit {stages}"

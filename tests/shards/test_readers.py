@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -47,6 +48,11 @@ def start():
 
 def pids(build):
     return [reader.pid for reader in readers_of(build)]
+
+
+def test_a_build_whose_path_ends_like_this_one_is_another(build, start):
+    start(MAPS, build / "train/chunk-000000.bin", "close")
+    assert readers_of(Path("/build")) == []
 
 
 @pytest.mark.parametrize("closed", [[], ["close"]])
