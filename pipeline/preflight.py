@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mixctl.evals.skeleton import litgpt_config, skeleton
+from mixctl.pipeline.litgpt_types import known_models
 from mixctl.pipeline.trainer import (
     TrainerConfig,
     litgpt_problems,
@@ -32,7 +34,7 @@ from mixctl.pipeline.trainer import (
     read_topology,
     read_trainer,
 )
-from mixctl.shards.errors import VerificationError
+from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.reading import read_batches
 from mixctl.shards.record import BuildRecord, read_record
 from mixctl.shards.topology import Topology
@@ -103,7 +105,7 @@ def preflight(
     record, path = read_record(build), config or build / "litgpt.yaml"
     trainer, raw = read_trainer(path)
     topology = read_topology(trainer, path)
-    n_parameters = parameters(raw)
+    n_parameters = parameters(raw, path)
     checks = [_shards(build), _config(build, record, path, trainer, raw, topology)]
     disk, n_bytes = _disk(trainer, raw, topology, n_parameters)
     split = (raw.get("data") or {}).get("init_args", {}).get("split_names") or ["train"]
@@ -112,7 +114,10 @@ def preflight(
         rate = loader_rate(build, str(split[0]), topology, seconds)
     how = "as given"
     if step_time is None and n_parameters <= SMALL_MODEL:
-        step_time, how = measured_step_time(raw, topology), "measured here, without torch.compile"
+        step_time, how = (
+            measured_step_time(raw, path, topology),
+            "measured here, without torch.compile",
+        )
     checks += [disk, _loader(topology, rate, step_time), _time(topology, step_time, how)]
     numbers: dict[str, float | int | None] = {
         "parameters": n_parameters,
@@ -253,22 +258,28 @@ def checkpoint_bytes(
     return n_parameters * width * (1 + kept)
 
 
-def _gpt_config(raw: Mapping[str, Any]) -> Any:
-    from litgpt import Config
+def _gpt_config(raw: Mapping[str, Any], path: Path) -> Any:
+    """Returns the `litgpt.Config` of a trainer config.
 
-    settings = raw.get("model_config")
-    return Config(**settings) if settings else Config.from_name(str(raw["model_name"]))
+    Raises:
+        InputError: naming `path`, when LitGPT knows no such model or does not accept its sizes.
+    """
+    settings, known = raw.get("model_config"), known_models()
+    name = str(raw.get("model_name")).split("/")[-1]
+    if not settings and name not in known:
+        raise InputError(litgpt_problems(dict(raw), path))
+    return litgpt_config(settings or known[name], path)
 
 
-def parameters(raw: Mapping[str, Any]) -> int:
-    """Returns the number of parameters of the config's model; no memory is taken for them."""
-    import torch
-    from litgpt import GPT
+def parameters(raw: Mapping[str, Any], path: Path) -> int:
+    """Returns the number of parameters of the config's model; no memory is taken for them.
 
-    with torch.device("meta"):
-        model = GPT(_gpt_config(raw))
-        if (raw.get("train") or {}).get("tie_embeddings"):
-            model.transformer.wte.weight = model.lm_head.weight
+    Raises:
+        InputError: naming `path`, the config's file, when LitGPT makes no model of it.
+    """
+    model = skeleton(_gpt_config(raw, path), path)
+    if (raw.get("train") or {}).get("tie_embeddings"):
+        model.transformer.wte.weight = model.lm_head.weight
     return sum(one.numel() for one in model.parameters())
 
 
@@ -288,7 +299,7 @@ def loader_rate(build: Path, split: str, topology: Topology, seconds: float) -> 
     return n_read * topology.micro_batch * topology.max_seq_length / took
 
 
-def measured_step_time(raw: Mapping[str, Any], topology: Topology) -> float:
+def measured_step_time(raw: Mapping[str, Any], path: Path, topology: Topology) -> float:
     """Returns the seconds of an optimizer step of one device, with random weights and tokens.
 
     Without torch.compile, and in 32 bits on a CPU: an upper bound where the training does better.
@@ -297,7 +308,7 @@ def measured_step_time(raw: Mapping[str, Any], topology: Topology) -> float:
     from litgpt import GPT
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = _gpt_config(raw)
+    config = _gpt_config(raw, path)
     model = GPT(config).to(device)
     model.max_seq_length = topology.max_seq_length
     optimizer = torch.optim.AdamW(model.parameters())

@@ -158,6 +158,21 @@ def test_parameters_are_litgpts(name):
 
     with torch.device("meta"):
         expected = sum(one.numel() for one in GPT(config).parameters())
-    assert parameters(raw) == expected
+    assert parameters(raw, Path("trainer.yaml")) == expected
     if name == "olmo2-1b.yaml":
         assert expected == 1_484_916_736  # as the file says
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_config__n_embd": -5}, "LitGPT does not accept it"),
+        ({"model_config": None, "model_name": "pythia-14"}, "'pythia-14' (did you mean"),
+    ],
+)
+def test_a_model_that_litgpt_cannot_make_is_one_message(built, tmp_path, changes, message):
+    path = _config(built, tmp_path, **changes)
+    with pytest.raises(InputError) as error:
+        preflight(built, path)
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith(f"{path}: ") and message in error.value.problems[0]
