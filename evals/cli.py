@@ -95,7 +95,7 @@ def eval_command(
     if as_json:
         click.echo(json.dumps(results.as_json(found), sort_keys=True, indent=1))
     else:
-        _print(found, report)
+        print_results(found, report)
     for name, reason in found.errors.items():
         click.echo(f"experiment {name}: not scored: {reason}", err=True)
     if found.errors:
@@ -193,7 +193,8 @@ def _plain_progress() -> Progress:
     return tell
 
 
-def _print(found: Results, report: Path) -> None:
+def print_results(found: Results, report: Path) -> None:
+    """Prints the primary results as a table, the notes, and where the report is."""
     from rich.console import Console
     from rich.table import Table
 

@@ -87,7 +87,7 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     found = results.Results(
         rows=rows,
         errors=dict(sorted(work.failures.items())),
-        notes=shard_notes + notes + _pairing_notes(runs, twins),
+        notes=shard_notes + notes + pairing_notes(runs, twins),
         summary=results.summary(settings.build, record, experiments, runs, twins, reference),
     )
     results.write_results(settings.out, found, [path for path, _ in scored])
@@ -160,7 +160,7 @@ def _checkpoints(
             check_weights(found[role])
         except InputError as error:
             problems += error.problems
-    problems += _repeated_steps(found["run"])
+    problems += repeated_steps(found["run"])
     reference = None
     if settings.reference is not None:
         try:
@@ -193,7 +193,8 @@ def _given_twice(baselines: Sequence[Path]) -> list[str]:
     return [f"--baseline {path}: given more than once, counted once" for path in sorted(twice)]
 
 
-def _repeated_steps(runs: Sequence[Checkpoint]) -> list[str]:
+def repeated_steps(runs: Sequence[Checkpoint]) -> list[str]:
+    """Returns where two checkpoints are of one step: a curve has one value a step."""
     by_step: dict[int | None, Checkpoint] = {}
     problems = []
     for checkpoint in runs:
@@ -207,7 +208,8 @@ def _repeated_steps(runs: Sequence[Checkpoint]) -> list[str]:
     return problems
 
 
-def _pairing_notes(runs: Sequence[Checkpoint], twins: Sequence[Checkpoint]) -> list[str]:
+def pairing_notes(runs: Sequence[Checkpoint], twins: Sequence[Checkpoint]) -> list[str]:
+    """Returns a note on each checkpoint that has no baseline of its step, if there are any."""
     steps = {twin.step for twin in twins}
     return [
         f"{run.name}: no baseline of step {run.step}: no difference to the twin"

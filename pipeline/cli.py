@@ -62,12 +62,12 @@ _COMMANDS = {
     "export": (
         "mixctl.pipeline.commands_exchange",
         "export_group",
-        "Write questions as lm-evaluation-harness tasks.",
+        "Write questions and results as lm-evaluation-harness has them.",
     ),
     "import": (
         "mixctl.pipeline.commands_exchange",
         "import_group",
-        "Make question files of lm-eval tasks and data sets.",
+        "Read lm-eval tasks and scores, and data sets.",
     ),
     "schema": ("mixctl.pipeline.commands", "schema", "Print the JSON Schema of the mix file."),
     "demo": ("mixctl.pipeline.commands", "demo", "All of it, small, on a corpus of the install."),

@@ -21,10 +21,11 @@ _SPLIT = click.option("--split", help="Of a data set with several.")
     epilog="""\b
 Examples:
   mixctl export lm-eval out/run1 --experiment arc-leak --out tasks
+  mixctl export lm-eval-results results --out harness
 """,
 )
 def export_group() -> None:
-    """Writes parts of a build for other tools."""
+    """Writes questions of a build, or results of an eval, for other tools."""
 
 
 @export_group.command(
@@ -52,6 +53,34 @@ def export_lm_eval(directory: Path, experiment: str, out: Path, as_json: bool) -
     click.echo(f"lm_eval --model hf --include_path {out} --tasks {paths[0].stem} ...")
 
 
+@export_group.command(
+    name="lm-eval-results",
+    epilog="""\b
+Examples:
+  mixctl export lm-eval-results results --out harness
+  mixctl export lm-eval-results results --out harness --json
+""",
+)
+@click.argument("results_dir", metavar="RESULTS_DIR", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="The folder of the files.")
+@click.option("--json", "as_json", is_flag=True, help="Print the paths of the files as JSON.")
+def export_lm_eval_results(results_dir: Path, out: Path, as_json: bool) -> None:
+    """Writes RESULTS_DIR in the shape of lm-evaluation-harness's results, a file a checkpoint.
+
+    A task is an arm; where the harness has a filter, `none` is the arm by itself, and holdout, twin
+    and did are its differences.
+    """
+    from mixctl.evals.lm_eval_json import export_results
+    from mixctl.evals.results import read_results
+
+    paths = export_results(read_results(results_dir), out)
+    if as_json:
+        click.echo(json.dumps({"files": [str(path) for path in paths]}))
+        return
+    for path in paths:
+        click.echo(str(path))
+
+
 @click.group(
     name="import",
     epilog="""\b
@@ -59,10 +88,11 @@ Examples:
   mixctl import lm-eval arc_easy.yaml --data arc.parquet --out questions.jsonl
   mixctl import dataset --data quiz.parquet --question q --choices options --gold answer \\
       --out questions.jsonl
+  mixctl import lm-eval-results out/run1 harness --out results
 """,
 )
 def import_group() -> None:
-    """Writes item files out of other tools' data."""
+    """Reads other tools' data: questions into item files, scores into results."""
 
 
 @import_group.command(
@@ -87,6 +117,61 @@ def import_lm_eval(task: Path, data: Path, split: str | None, out: Path) -> None
     from mixctl.pipeline.questions_import import import_task
 
     _write(out, import_task(task, read_local_rows(data, split)), "completion")
+
+
+@import_group.command(
+    name="lm-eval-results",
+    epilog="""\b
+Examples:
+  mixctl import lm-eval-results out/run1 harness --out results
+  # the twin's too: differences of differences
+  mixctl import lm-eval-results out/run1 harness/run --baseline harness/twin --out results
+  # a model whose name says no step
+  mixctl import lm-eval-results out/run1 harness/mine --step 1000 --out results --json
+""",
+)
+@click.argument("directory", metavar="DIR", type=_PATH)
+@click.argument("samples", metavar="SAMPLES...", nargs=-1, required=True, type=_PATH)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=_PATH,
+    metavar="PATH",
+    help="Samples of a control twin. May be repeated, as that of mixctl eval.",
+)
+@click.option(
+    "--step",
+    type=click.IntRange(min=0),
+    help="Completed steps of models whose folder does not say them (step-00001000).",
+)
+@click.option("--out", required=True, type=_PATH, metavar="RESULTS_DIR", help="Where results go.")
+@click.option("--json", "as_json", is_flag=True, help="Print the primary results as JSON.")
+def import_lm_eval_results(
+    directory: Path,
+    samples: tuple[Path, ...],
+    baselines: tuple[Path, ...],
+    step: int | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Puts scores of lm-evaluation-harness through mixctl's statistics: results and a report.
+
+    DIR is the build whose tasks `mixctl export lm-eval` wrote. SAMPLES is what lm_eval wrote to its
+    --output_path with --log_samples: the folder of a model, or of several. Every item must be there
+    once, its question word for word that of the manifest.
+    """
+    from mixctl.evals.cli import print_results
+    from mixctl.evals.lm_eval_results import import_results
+    from mixctl.evals.report import write_report
+    from mixctl.evals.results import as_json as plain
+
+    found = import_results(directory, samples, out, baselines, step)
+    report = write_report(out)
+    if as_json:
+        click.echo(json.dumps(plain(found), sort_keys=True, indent=1))
+    else:
+        print_results(found, report)
 
 
 @import_group.command(

@@ -6,10 +6,10 @@
 
     lm_eval --model hf --model_args pretrained=... --include_path OUT --tasks mixctl_leak
 
-The strings are decoded from the manifest, so the harness reads what was placed and what `mixctl
-eval` scores: context and choice stand together as they were tokenized together. The context is all
-before the space in front of the choice. The YAML names its data by whole path, since the harness
-looks from the folder that it is started in.
+The strings are decoded from the manifest (`mixctl.evals.lm_eval_question`), so the harness reads
+what was placed and what `mixctl eval` scores. The YAML names its data by whole path, since the
+harness looks from the folder that it is started in. What it finds is read back by
+`mixctl.evals.lm_eval_results`.
 
 Price: a row group of items in memory.
 """
@@ -25,14 +25,12 @@ from typing import Any
 import pyarrow.compute as pc
 import yaml
 
-from mixctl.injections.encode import Encoder, load_encoder
+from mixctl.evals.lm_eval_question import KIND, question, task_name
+from mixctl.injections.encode import load_encoder
 from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.files import write_text
 from mixctl.shards.manifest import read_items
-from mixctl.shards.meta.contamination import ContaminationMeta
 from mixctl.shards.record import read_record
-
-KIND = "contamination"
 
 
 def export_tasks(build: Path, experiment: str, out: Path) -> list[Path]:
@@ -54,12 +52,12 @@ def export_tasks(build: Path, experiment: str, out: Path) -> list[Path]:
     rows = items.filter(pc.field("experiment") == experiment).to_pylist()
     encoder = load_encoder(build / "tokenizer", eod=record.tokenizer.eod)
     arms = sorted({str(row["arm"]) for row in rows})
-    group = f"mixctl_{experiment}"
-    names = [f"{group}_{arm}" for arm in arms]
+    group = task_name(experiment)
+    names = [task_name(experiment, arm) for arm in arms]
     _check_free(out, [group, *names])
     for arm, name in zip(arms, names, strict=True):
         mine = [row for row in rows if row["arm"] == arm]
-        made = (question(row, encoder, record.tokenizer.bos_id) for row in mine)
+        made = (question(row, encoder.decode, record.tokenizer.bos_id) for row in mine)
         lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in made)
         write_text(out / f"{name}.jsonl", "".join(lines))
         task = _task(name, out / f"{name}.jsonl", mine[0], record.self_digest)
@@ -72,26 +70,6 @@ def _check_free(out: Path, names: Sequence[str]) -> None:
     files = [f"{name}.yaml" for name in names] + [f"{name}.jsonl" for name in names[1:]]
     if there := [name for name in files if (out / name).exists()]:
         raise InputError(f"--out: {out} holds {', '.join(there)} already: choose a new folder")
-
-
-def question(row: dict[str, Any], encoder: Encoder, bos_id: int | None) -> dict[str, Any]:
-    """Returns an item as the tasks' data has it: id, benchmark, copies, context, choices, gold."""
-    meta = ContaminationMeta.model_validate_json(row["meta"])
-    shared = meta.context_tokens
-    if bos_id is not None and shared[:1] == [bos_id]:
-        shared = shared[1:]  # the harness adds its own
-    whole = [encoder.decode([*shared, *ids]) for ids in meta.choice_tokens]
-    sizes = zip(whole, meta.choice_characters, strict=True)
-    contexts = {text[: len(text) - size - 1] for text, size in sizes}
-    context = contexts.pop() if len(contexts) == 1 else os.path.commonprefix(whole)
-    return {
-        "id": row["item"],
-        "benchmark": meta.benchmark,
-        "copies": row["copies"],
-        "context": context,
-        "choices": [text[len(context) :] for text in whole],
-        "gold": meta.gold,
-    }
 
 
 def _task(name: str, data: Path, row: dict[str, Any], digest: str) -> dict[str, Any]:
