@@ -33,6 +33,7 @@ help:
 	@echo "make faults     250 faults while mixctl writes: full disk, no permission, SIGKILL, flipped bits, ..."
 	@echo "make audit      ask an advisory database about the pinned dependencies (needs a network that reaches one)"
 	@echo "make test-s3    corpus and build on an S3 server of this machine (installs the extra s3, and moto)"
+	@echo "make test-wandb results logged to W&B, offline (installs the extra wandb)"
 	@echo "make bench-plan time and memory of the plan of the reference mix"
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
 	@echo "make bench-verify  verify of a paper-size build, and --full beside cat"
@@ -124,6 +125,12 @@ test-s3: $(STAMP)
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[s3]' 'moto[server]>=5'
 	@{ $(FIT_TORCHVISION); } >> $(LOG) 2>&1
 	@$(BIN)/python -m pytest -n 0 -m s3
+
+.PHONY: test-wandb
+test-wandb: $(STAMP)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[wandb]'
+	@{ $(FIT_TORCHVISION); } >> $(LOG) 2>&1
+	@$(BIN)/python -m pytest -n 0 tests/evals/test_loggers.py
 
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py

@@ -22,6 +22,20 @@ _FOLDER = click.Path(path_type=Path)
 _PLAIN_SECONDS = 10.0
 
 
+_TENSORBOARD = click.option(
+    "--tensorboard",
+    type=_FOLDER,
+    metavar="LOG_DIR",
+    help="Write the estimates as curves for TensorBoard (pip install tensorboard).",
+)
+_WANDB = click.option(
+    "--wandb",
+    metavar="ARGS",
+    help="Log the results to Weights & Biases (pip install wandb); ARGS go to wandb.init: "
+    "project=...,name=...,mode=offline.",
+)
+
+
 @click.command(
     name="eval",
     context_settings=_HELP,
@@ -37,6 +51,9 @@ Examples:
   mixctl eval build out/run --baseline out/c1 --reference out/c1/final --out results
   # weights without a training record
   mixctl eval build checkpoints/mine --step 1000 --out results --json
+  # curves beside those of the training
+  mixctl eval build out/run --out results --tensorboard logs
+  mixctl eval build out/run --out results --wandb project=pretraining,name=run1-eval,job_type=eval
 """,
 )
 @click.argument("build", metavar="DIR", type=_FOLDER)
@@ -64,6 +81,8 @@ Examples:
 )
 @click.option("--out", required=True, type=_FOLDER, metavar="RESULTS_DIR", help="Where results go.")
 @click.option("--device", help="cpu, cuda, cuda:1, ...  Default: CUDA where there is one.")
+@_TENSORBOARD
+@_WANDB
 @click.option("--json", "as_json", is_flag=True, help="Print the primary results as JSON.")
 def eval_command(
     build: Path,
@@ -73,6 +92,8 @@ def eval_command(
     step: int | None,
     out: Path,
     device: str | None,
+    tensorboard: Path | None,
+    wandb: str | None,
     as_json: bool,
 ) -> None:
     """Score every experiment of the build DIR on LitGPT checkpoints.
@@ -84,8 +105,10 @@ def eval_command(
     Exit codes: 0 done; 1 a scorer failed (the others are reported); 2 wrong input.
     """
     from mixctl.evals import results, run
+    from mixctl.evals.loggers import check_loggers
     from mixctl.evals.report import write_report
 
+    check_loggers(tensorboard, wandb)
     settings = run.Settings(
         build, checkpoints, out, baselines, step, checked_device(device), reference
     )
@@ -96,6 +119,7 @@ def eval_command(
         click.echo(json.dumps(results.as_json(found), sort_keys=True, indent=1))
     else:
         print_results(found, report)
+    _log(found, out, tensorboard, wandb, quiet=as_json)
     for name, reason in found.errors.items():
         click.echo(f"experiment {name}: not scored: {reason}", err=True)
     if found.errors:
@@ -128,6 +152,50 @@ def report_command(results_dir: Path, as_json: bool) -> None:
         return
     found = findings.as_json(findings.findings(results.read_results(results_dir)))
     click.echo(json.dumps({"report": str(path), "findings": found}, sort_keys=True, indent=1))
+
+
+@click.command(
+    name="log",
+    context_settings=_HELP,
+    epilog="""\b
+Examples:
+  mixctl log results --tensorboard logs
+  mixctl log results --wandb project=pretraining,name=run1-eval,job_type=eval
+  # without a network; wandb sync sends it later
+  mixctl log results --wandb project=pretraining,mode=offline
+""",
+)
+@click.argument("results_dir", metavar="RESULTS_DIR", type=_FOLDER)
+@_TENSORBOARD
+@_WANDB
+def log_command(results_dir: Path, tensorboard: Path | None, wandb: str | None) -> None:
+    """Logs the results of `mixctl eval` to TensorBoard or Weights & Biases.
+
+    A curve is an arm's estimate over the steps of the checkpoints: EXPERIMENT/METRIC/CONTRAST/ARM.
+    """
+    from mixctl.evals.loggers import check_loggers
+    from mixctl.evals.results import read_results
+
+    if tensorboard is None and wandb is None:
+        raise click.UsageError("say where to: --tensorboard LOG_DIR, --wandb ARGS, or both")
+    check_loggers(tensorboard, wandb)
+    _log(read_results(results_dir), results_dir, tensorboard, wandb)
+
+
+def _log(
+    found: Results, out: Path, tensorboard: Path | None, wandb: str | None, quiet: bool = False
+) -> None:
+    """Logs where it was asked for, and says where to look."""
+    from mixctl.evals import loggers
+
+    said = []
+    if tensorboard is not None:
+        loggers.log_tensorboard(found, tensorboard)
+        said.append(f"look at them: tensorboard --logdir {tensorboard}")
+    if wandb is not None:
+        said.append(f"logged to the W&B run {loggers.log_wandb(found, wandb, out)}")
+    for line in [] if quiet else said:
+        click.echo(line)
 
 
 def checked_device(name: str | None) -> str | None:

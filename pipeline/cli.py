@@ -54,6 +54,11 @@ _COMMANDS = {
     "show": ("mixctl.pipeline.commands", "show", "Print decoded placements, payload marked."),
     "eval": ("mixctl.evals.cli", "eval_command", "Score every experiment on checkpoints."),
     "report": ("mixctl.evals.cli", "report_command", "Write report.html of an eval."),
+    "log": (
+        "mixctl.evals.cli",
+        "log_command",
+        "Log results to TensorBoard or Weights & Biases.",
+    ),
     "cpdt": (
         "mixctl.pipeline.cpdt_commands",
         "cpdt",
