@@ -15,13 +15,13 @@ Price: where several baselines share a step, their weights are read once more.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mixctl.evals.checkpoint import Checkpoint, read_state, weights
 from mixctl.evals.no_op import recorded_source
+from mixctl.shards.files import FileDigest
 from mixctl.shards.yamlfile import read_yaml
 
 NAME = "hyperparameters.yaml"
@@ -109,7 +109,7 @@ def _weights_digest(checkpoint: Checkpoint) -> str:
     """Returns a digest of the model's tensors, whatever else the file holds."""
     import torch
 
-    digest = hashlib.blake2b(digest_size=16)
+    digest = FileDigest()
     for name, tensor in sorted(weights(read_state(checkpoint.state_path)).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -7,7 +7,6 @@ before a run is trained.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ from mixctl.evals.scored import Scored
 from mixctl.evals.scorers.base import AnyScorer, FloatArray, ScorerOfMethods
 from mixctl.evals.scorers.registry import scorer_for
 from mixctl.shards.errors import nearest
-from mixctl.shards.files import FILE_DIGEST_BYTES
+from mixctl.shards.files import FileDigest
 
 
 def scorer_of(experiment: Experiment) -> AnyScorer:
@@ -32,7 +31,7 @@ def scorer_of(experiment: Experiment) -> AnyScorer:
 
 def items_digest(experiment: Experiment) -> str:
     """Returns the digest of what an experiment is asked: names, tokens and meta of its items."""
-    digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
+    digest = FileDigest()
     for item in experiment.items:
         tokens = item.tokens.astype("<i8").tobytes()
         for part in (item.name.encode(), item.meta.encode(), tokens):

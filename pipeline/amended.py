@@ -8,7 +8,6 @@ Price: a chunk that changes is read once; its changed blocks are held in memory,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -25,7 +24,7 @@ from mixctl.pipeline.tables import items_table, placements_table
 from mixctl.shards.chunks import Tokens, block_digests, chunk_name, header
 from mixctl.shards.draws import I64
 from mixctl.shards.errors import VerificationError
-from mixctl.shards.files import FILE_DIGEST_BYTES
+from mixctl.shards.files import FileDigest
 from mixctl.shards.journal import Journal
 from mixctl.shards.manifest import (
     BEFORE,
@@ -118,7 +117,9 @@ def _note(
 def _digests(tokens: Tokens, blocks: I64, new: Tokens) -> tuple[str, str]:
     """Returns the digest of a chunk file as it is, and as it will be."""
     head = header(tokens.nbytes)
-    was, will = (hashlib.blake2b(head, digest_size=FILE_DIGEST_BYTES) for _ in range(2))
+    was, will = FileDigest(), FileDigest()
+    was.update(head)
+    will.update(head)
     some = max(1, _HASHED_TOKENS // tokens.shape[1])
     for first in range(0, len(tokens), some):
         part = np.array(tokens[first : first + some])

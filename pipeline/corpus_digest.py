@@ -4,26 +4,25 @@ Contents are digested in pieces of 64 MB, as many at a time as there are cores, 
 the corpus is that of the pieces' digests. So one big file is read by all cores, and a corpus on an
 object store over several connections.
 
-Price: a nanosecond a byte, divided by the cores.
+Price: a quarter of a nanosecond a byte, divided by the cores.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 
 from mixctl.pipeline.readers import Corpus
-from mixctl.shards.files import FILE_DIGEST_BYTES
+from mixctl.shards.files import FileDigest
 
 _PIECE_BYTES = 64_000_000
 _READ_BYTES = 1 << 20
 
 
 def corpus_digest(corpus: Corpus) -> str:
-    """Returns the hex blake2b-16 digest of the corpus."""
+    """Returns the hex BLAKE3-16 digest of the corpus."""
     filesystem, root = fsspec.core.url_to_fs(corpus.folder)
     paths = [f"{root}/{name}" for name in corpus.files]
     sizes = [filesystem.size(path) or 0 for path in paths]
@@ -35,7 +34,7 @@ def corpus_digest(corpus: Corpus) -> str:
 
     def piece_digest(piece: tuple[str, int, bool]) -> bytes:
         path, begin, is_last = piece
-        digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
+        digest = FileDigest()
         left = None if is_last else _PIECE_BYTES
         with filesystem.open(path, "rb") as file:
             file.seek(begin)
@@ -45,7 +44,8 @@ def corpus_digest(corpus: Corpus) -> str:
         return digest.digest()
 
     names = [f"{len(name)}:{name}:{n}" for name, n in zip(corpus.files, sizes, strict=True)]
-    digest = hashlib.blake2b("".join(names).encode(), digest_size=FILE_DIGEST_BYTES)
+    digest = FileDigest()
+    digest.update("".join(names).encode())
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets other threads work
         for one in threads.map(piece_digest, pieces):
             digest.update(one)

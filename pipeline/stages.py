@@ -34,7 +34,7 @@ from mixctl.shards.journal import WORK
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.search import TokenStrings, save_patterns, token_strings
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 """raised when a stage would write other bytes for the same input"""
 
 

@@ -6,13 +6,12 @@ it. Price: one listing for the names and sizes of all files.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import fsspec
 
 from mixctl.shards.errors import InputError
-from mixctl.shards.files import FILE_DIGEST_BYTES
+from mixctl.shards.files import FileDigest
 
 _READ_BYTES = 1 << 22
 _EXTRAS = {"s3": "s3fs (pip install 'mixctl[s3]')", "gs": "gcsfs", "hf": "huggingface_hub"}
@@ -60,9 +59,9 @@ def listing(address: str) -> dict[str, int]:
 
 
 def digest_at(address: str, name: str) -> str:
-    """Returns the hex blake2b-16 digest of a file below the address, as `files.digest_file`."""
+    """Returns the hex BLAKE3-16 digest of a file below the address, as `files.digest_file`."""
     filesystem, root = opened(address)
-    digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
+    digest = FileDigest()
     with filesystem.open(f"{root}/{name}", "rb", block_size=_READ_BYTES) as file:
         while data := file.read(_READ_BYTES):
             digest.update(data)

@@ -12,16 +12,16 @@ Source of the format: litdata 0.2.59, `streaming/writer.py` and `streaming/item_
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from mixctl.shards.draws import I64
-from mixctl.shards.files import BLOCK_DIGEST_BYTES, FILE_DIGEST_BYTES, EarlySync, replacing
+from mixctl.shards.files import BLOCK_DIGEST_BYTES, EarlySync, FileDigest, replacing
 
 HEADER_BYTES = 12
 _WRITE_BYTES = 1 << 20
@@ -82,7 +82,8 @@ def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk
     """
     little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
     head = header(little.nbytes)
-    whole = hashlib.blake2b(head, digest_size=FILE_DIGEST_BYTES)
+    whole = FileDigest()
+    whole.update(head)
     digests: list[str] = []
     some = max(1, _WRITE_BYTES // (little.nbytes // len(little)))
     with replacing(path) as partial, partial.open("wb") as file, EarlySync(file) as early:
@@ -97,12 +98,11 @@ def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk
 
 
 def block_digests(blocks: Tokens) -> list[str]:
-    """Returns the hex blake2b-8 digest of each block's bytes on disk."""
+    """Returns the hex BLAKE3-8 digest of each block's bytes on disk."""
     little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
     data, size = little.data.cast("B"), little.nbytes // len(little)
-    blake2b = hashlib.blake2b
     return [
-        blake2b(data[at : at + size], digest_size=BLOCK_DIGEST_BYTES).hexdigest()
+        blake3(data[at : at + size]).hexdigest(length=BLOCK_DIGEST_BYTES)
         for at in range(0, len(data), size)
     ]
 

@@ -1,15 +1,14 @@
 """Digests, and writes that leave either the old file or the new one.
 
 A file is written beside its place under a temporary name, flushed to disk, and renamed; whoever
-looks sees the old content or the new, never a part. Digests are blake2b with 16 bytes (files) or 8
-(blocks and payloads), in hex.
+looks sees the old content or the new, never a part. Digests of contents are BLAKE3, cut to the
+first 16 bytes for files and texts and to 8 for blocks, in hex.
 
-Price: one fsync a file.
+Price: one fsync a file; a fifth of a nanosecond a byte digested, half a one in small blocks.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,23 +16,45 @@ from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
 
-_READ_BYTES = 1 << 20
+from blake3 import blake3
+
+_READ_BYTES = 1 << 18
 _SYNC_BYTES = 8 << 20
 FILE_DIGEST_BYTES = 16
 BLOCK_DIGEST_BYTES = 8
 
 
 def digest_bytes(data: bytes | memoryview, n_bytes: int = FILE_DIGEST_BYTES) -> str:
-    """Returns the hex blake2b digest of the data, `n_bytes` long."""
-    return hashlib.blake2b(data, digest_size=n_bytes).hexdigest()
+    """Returns the hex BLAKE3 digest of the data, cut to `n_bytes`."""
+    return blake3(data).hexdigest(length=n_bytes)
+
+
+class FileDigest:
+    """The digest of a file whose content comes in pieces."""
+
+    def __init__(self) -> None:
+        """Begins with nothing."""
+        self._hasher = blake3()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Takes the next piece, of items of any type; other threads work meanwhile."""
+        self._hasher.update(memoryview(data).cast("B"))
+
+    def hexdigest(self) -> str:
+        """Returns the hex BLAKE3-16 digest of all pieces so far."""
+        return self._hasher.hexdigest(length=FILE_DIGEST_BYTES)
+
+    def digest(self) -> bytes:
+        """Returns the same as bytes."""
+        return self._hasher.digest(length=FILE_DIGEST_BYTES)
 
 
 def digest_file(path: Path) -> str:
-    """Returns the hex blake2b-16 digest of a file's content, read a megabyte at a time."""
-    digest = hashlib.blake2b(digest_size=FILE_DIGEST_BYTES)
-    with path.open("rb") as file:
-        while data := file.read(_READ_BYTES):
-            digest.update(data)
+    """Returns the hex BLAKE3-16 digest of a file's content, read through one small buffer."""
+    digest, buffer = FileDigest(), memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while n_bytes := file.readinto(buffer):
+            digest.update(buffer[:n_bytes])
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ enters them: the same mix gives the same bytes. What each column means is in doc
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mixctl.shards.errors import InputError
-from mixctl.shards.files import BLOCK_DIGEST_BYTES, digest_bytes, replacing
+from mixctl.shards.files import replacing
 
 ROW_GROUP_ROWS = 65_536
+PAYLOAD_DIGEST_BYTES = 8
 
 ITEMS = pa.schema(
     [
@@ -86,7 +88,8 @@ TABLES = {
 
 def payload_digest(tokens: np.ndarray) -> str:
     """Returns the hex blake2b-8 digest of token ids taken as little-endian uint32."""
-    return digest_bytes(np.ascontiguousarray(tokens, dtype="<u4").tobytes(), BLOCK_DIGEST_BYTES)
+    ids = np.ascontiguousarray(tokens, dtype="<u4")
+    return hashlib.blake2b(ids.data, digest_size=PAYLOAD_DIGEST_BYTES).hexdigest()
 
 
 def write_table(table: pa.Table, path: Path) -> None:

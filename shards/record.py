@@ -22,7 +22,7 @@ from mixctl.shards.jsonfile import parse_json
 from mixctl.shards.layout import Layout
 from mixctl.shards.topology import Topology
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RECORD_NAME = "mix.json"
 
 

@@ -1,14 +1,14 @@
-"""Writes leave the old content or the new; digests are blake2b."""
+"""Writes leave the old content or the new; digests are BLAKE3."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from mixctl.shards import files
 from mixctl.shards.files import (
@@ -81,9 +81,19 @@ def test_write_text_is_utf8_without_newline_translation(tmp_path: Path) -> None:
 def test_digest_of_a_file_is_the_digest_of_its_bytes(tmp_path: Path, n_bytes: int) -> None:
     data = bytes(range(256)) * (n_bytes // 256) + bytes(n_bytes % 256)
     write_bytes(tmp_path / "a", data)
-    expected = hashlib.blake2b(data, digest_size=16).hexdigest()
+    expected = blake3(data).hexdigest(length=16)
     assert digest_file(tmp_path / "a") == digest_bytes(data) == expected
-    assert digest_bytes(data, 8) == hashlib.blake2b(data, digest_size=8).hexdigest()
+    assert digest_bytes(data, 8) == blake3(data).hexdigest(length=8)
+
+
+def test_digests_are_those_of_the_published_vectors() -> None:
+    """The first 3 bytes of the vectors' input; BLAKE3-team/BLAKE3, test_vectors.json."""
+    known = {
+        0: "af1349b9f5f9a1a6a0404dea36dcc949",
+        1: "2d3adedff11b61f14c886e35afa03673",
+        2: "7b7015bb92cf0b318037702a6cdd81de",
+    }
+    assert {n: digest_bytes(bytes(range(n))) for n in known} == known
 
 
 def test_what_the_disk_refused_while_a_file_was_written_is_an_error(tmp_path: Path, monkeypatch):
