@@ -50,7 +50,9 @@ def stock_loader(build: Path, split: str, topology: Topology, rank: int) -> Any:
         num_workers=topology.workers,
     )
     data.connect(batch_size=topology.micro_batch, max_seq_length=topology.max_seq_length)
-    loader = data.val_dataloader() if split == "val" else data.train_dataloader()
+    with warnings.catch_warnings():  # of more workers than this machine has cores
+        warnings.simplefilter("ignore", UserWarning)
+        loader = data.val_dataloader() if split == "val" else data.train_dataloader()
     loader.dataset.distributed_env = _DistributedEnv(topology.ranks, rank, topology.nodes)
     return loader
 

@@ -22,7 +22,7 @@ from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.manifest import count_blocks, read_items, read_placements, read_replacements
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record, record_text
 from mixctl.shards.verify_amendments import check_amendments
-from mixctl.shards.verify_chunks import check_chunks
+from mixctl.shards.verify_chunks import CHUNKED_PARTS, check_chunks
 from mixctl.shards.verify_files import check_files, check_trainer, moved_from
 from mixctl.shards.verify_loader import check_loader
 from mixctl.shards.verify_manifest import check_manifest
@@ -59,7 +59,7 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     report = VerifyReport()
     record = _record(build, report)
     report.findings += check_trainer(build, record)
-    findings, report.files = check_files(build, record, full)
+    findings, report.files = check_files(build, record, full, CHUNKED_PARTS)
     report.findings += findings
     report.raise_findings()
     report.moved_from = moved_from(build)

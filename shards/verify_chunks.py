@@ -1,7 +1,7 @@
 """Chunk files against the manifest: block digests, payloads in place, the twin elsewhere.
 
-A chunk is read once. Without `full`, a fixed sample of chunks is looked at, spread over the file
-names.
+A chunk is read once, its file digested while it is at hand. Without `full`, a fixed sample of
+chunks is looked at, spread over the file names, and no file is digested.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from mixctl.shards.manifest import payload_digest, read_block_digests
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord
 from mixctl.shards.search import TokenSearch
+from mixctl.shards.verify_files import check_digest
 from mixctl.shards.verify_manifest import INSIDE_MODES, chunk_numbers, column, holds
 
+CHUNKED_PARTS = ("train/", "control/train/")
+"""whose chunk files are digested here"""
 SAMPLE_CHUNKS = 8
 SAMPLE_BLOCKS = 2048
 """blocks looked at in each sampled chunk"""
@@ -144,9 +147,10 @@ def _check_readable(
         head = file.read(HEADER_BYTES)
     if head != header(tokens.nbytes):
         return [f"{path}: its header is not that of a chunk of tokens"], 0, 0
+    findings = _check_digests(build, record, name) if full else []
     n_looked = len(tokens) if full else min(len(tokens), SAMPLE_BLOCKS)
     digests = read_block_digests(build, chunk * geometry.blocks_per_chunk, n_looked)
-    findings = _check_blocks(path, tokens[:n_looked], digests)
+    findings += _check_blocks(path, tokens[:n_looked], digests)
     low, high = np.searchsorted(tables.chunk, [chunk, chunk + 1]).tolist()
     rows = tables.placements.slice(low, high - low)
     rows = rows.filter(pa.compute.less(rows["block"], n_looked))
@@ -162,6 +166,12 @@ def _check_readable(
         shown, eod = twin[:n_looked], record.tokenizer.eod_id
         findings += check_twin(path, tokens[:n_looked], shown, rows, replaced, eod)
     return findings, rows.num_rows, n_looked
+
+
+def _check_digests(build: Path, record: BuildRecord, name: str) -> list[str]:
+    """Digests the files of a chunk, of the run and of its twin."""
+    names = [part + name for part in CHUNKED_PARTS if part + name in record.files]
+    return [f for one in names for f in check_digest(build / one, record.files[one].digest)]
 
 
 def _check_blocks(path: Path, tokens: Tokens, expected: list[str]) -> list[str]:

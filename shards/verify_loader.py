@@ -4,7 +4,9 @@ For every rank that is looked at, the batches of the stock loader are compared w
 the training order predicts for them: a few at the beginning, the middle and the end of the run, for
 a few ranks. `full` also reads the whole epoch of every worker of every rank, through the same stock
 dataset but without the loader's processes: of large builds as many workers at a time as there are
-cores.
+cores. Of the twin it reads no more than the few: the stock dataset orders what it reads by
+index.json and seed, never by tokens, and both are those of the run, so its order is proven with the
+run's.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from mixctl.shards.order import TrainingOrder
 from mixctl.shards.reading import read_batches, read_share
 from mixctl.shards.record import BuildRecord, Geometry
 
+TWIN = "control/train"
 SAMPLE_RANKS = 3
 SAMPLE_BATCHES = 4
 _COMPARED = 512
@@ -40,16 +43,17 @@ def check_loader(build: Path, record: BuildRecord, full: bool) -> tuple[list[str
     train = TrainingOrder(topology, geometry.layout())
     splits = {"train": train, "val": TrainingOrder(topology, geometry.val_layout(), shuffled=False)}
     if record.control:
-        splits["control/train"] = train
+        splits[TWIN] = train
     findings: list[str] = []
     n_batches = 0
     for split, order in splits.items():
+        whole = full and split != TWIN
         for rank in _ranks(topology.ranks):
             for first, count in _spans(order):
                 found, read = _check_span(build, split, order, geometry, rank, first, count)
                 findings += found
-                n_batches += 0 if full else read
-        if full:
+                n_batches += 0 if whole else read
+        if whole:
             found, read = _check_shares(build, split, order, geometry)
             findings += found
             n_batches += read
