@@ -185,6 +185,7 @@ docs: $(STAMP)
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	@{ $(FIT_TORCHVISION); } >> $(LOG) 2>&1
 	@$(BIN)/python docs/make_reference.py
+	@$(BIN)/python docs/make_architecture.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: $(STAMP)
