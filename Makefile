@@ -38,6 +38,9 @@ help:
 	@echo "make bench-mix  planning, the training order, the base order and mixing, beside cp and litdata"
 	@echo "make bench-verify  verify of a paper-size build, and --full beside cat"
 	@echo "make bench-build corpus to sealed shards, against litdata and datatrove"
+	@echo "make bench-relayout  a build laid out for other devices, beside cp"
+	@echo "make bench-memory  memory of a build of 1 GB and of 10 GB (40 GB of disk)"
+	@echo "make bench      bench-build, bench-mix, bench-relayout, bench-verify, bench-memory"
 	@echo "make peers      make .venv-peers: lm-evaluation-harness and transformers beside mixctl"
 	@echo "make bench-gaussian  training speed with the noise of Gaussian marks, against stock LitData"
 	@echo "make test-peers the same numbers as transformers and lm-evaluation-harness, in .venv-peers"
@@ -135,17 +138,32 @@ test-wandb: $(STAMP)
 bench-plan: $(STAMP)
 	@$(BIN)/python benchmarks/plan_reference.py
 
+# Everything in docs/performance.md, beside the peers in one run: two hours, and 40 GB of disk.
+# Corpora are kept in out/bench, results are written to out/bench/results.
+BENCH := out/bench
+.PHONY: bench bench-relayout bench-memory
+bench: bench-build bench-mix bench-relayout bench-verify bench-memory
+
 bench-mix: $(STAMP)
-	@$(BIN)/python benchmarks/plan_speed.py
-	@$(BIN)/python benchmarks/order_speed.py
-	@$(BIN)/python benchmarks/shuffle_quality.py
-	@$(BIN)/python benchmarks/mix_speed.py
+	@mkdir -p $(BENCH)/results
+	@for one in plan_speed order_speed shuffle_quality mix_speed; do \
+	  $(BIN)/python benchmarks/$$one.py --json $(BENCH)/results/$$one.json || exit 1; done
+
+bench-relayout: $(STAMP)
+	@mkdir -p $(BENCH)/results
+	@$(BIN)/python benchmarks/relayout_speed.py --json $(BENCH)/results/relayout_speed.json
 
 bench-verify: $(STAMP)
-	@$(BIN)/python benchmarks/verify_speed.py
+	@mkdir -p $(BENCH)/results
+	@$(BIN)/python benchmarks/verify_speed.py --json $(BENCH)/results/verify_speed.json
+
+bench-memory: $(STAMP)
+	@mkdir -p $(BENCH)/results
+	@$(BIN)/python benchmarks/build_memory.py --json $(BENCH)/results/build_memory.json
 
 bench-build: $(STAMP)
-	@$(BIN)/python benchmarks/build_speed.py
+	@mkdir -p $(BENCH)/results
+	@$(BIN)/python benchmarks/build_speed.py --results $(BENCH)/results
 
 peers: $(PEERS)/installed
 

@@ -44,6 +44,7 @@ class Run:
     seconds: float
     processor_seconds: float
     peak_bytes: int
+    peak_own_bytes: int
 
 
 def main() -> None:

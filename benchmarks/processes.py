@@ -2,7 +2,8 @@
 
 The program gets a session of its own, by which its processes are found; the ones it leaves behind
 become children of this process, so that their processor time is counted too. Memory is the
-proportional set size: pages that processes share are counted once.
+proportional set size: pages that processes share are counted once. Files that are mapped are part
+of it, though the system may take their pages; the memory without them is told as well.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Measured(NamedTuple):
     seconds: float
     processor_seconds: float
     peak_bytes: int
+    peak_own_bytes: int
+    """without the pages of mapped files"""
 
 
 def measure(command: list[str]) -> Measured:
@@ -38,7 +41,7 @@ def measure(command: list[str]) -> Measured:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "LITDATA_DISABLE_VERSION_CHECK": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages come compiled
-    ended, peak = threading.Event(), [0]
+    ended, peak = threading.Event(), [0, 0]
     begin = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -58,13 +61,15 @@ def measure(command: list[str]) -> Measured:
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {printed.decode(errors='replace')[-2000:]}")
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Measured(seconds, used, peak[0])
+    return Measured(seconds, used, *peak)
 
 
 def _watch(session: int, ended: threading.Event, peak: list[int]) -> None:
     """Keeps the highest memory of the session seen so far in `peak`."""
     while not ended.wait(_SAMPLE_SECONDS):
-        peak[0] = max(peak[0], sum(_memory(pid) for pid in _of_session(session)))
+        held = [_memory(pid) for pid in _of_session(session)]
+        for n, kind in enumerate(zip(*held, strict=True)):
+            peak[n] = max(peak[n], sum(kind))
 
 
 def _of_session(session: int) -> list[int]:
@@ -78,13 +83,15 @@ def _session(process: Path) -> int:
         return -1  # it has just ended
 
 
-def _memory(pid: int) -> int:
-    """Returns the proportional set size of a process in bytes."""
+def _memory(pid: int) -> tuple[int, int]:
+    """Returns the proportional set size of a process in bytes, with and without mapped files."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        return 0, 0
+    sizes = dict(line.split(":") for line in text.splitlines()[1:])
+    whole, own = (int(sizes[name].split()[0]) * 1024 for name in ("Pss", "Pss_Anon"))
+    return whole, own
 
 
 def _wait_for_orphans() -> None:

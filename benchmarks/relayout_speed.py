@@ -1,0 +1,78 @@
+"""Times `mixctl relayout` from one device to four, beside `cp` of the same files, both synced.
+
+    .venv/bin/python benchmarks/relayout_speed.py [--folder DIR] [--megabytes 1000] [--json FILE]
+
+A build of so many megabytes of text and its twin; two workers. Relayout checks every byte of the
+old build before it writes one, digests what it writes, and syncs each file. The start of the
+command is in its time; what a command takes that finds nothing to do says how much that is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+from corpora import experiments, write_corpus, write_mix
+from processes import measure
+
+_MIXCTL = (sys.executable, "-m", "mixctl.pipeline.cli")
+
+
+def main() -> None:
+    """Prints seconds and ratios, and writes them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("out/bench"))
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results = _measured(given.folder.resolve(), given.megabytes)
+    print(json.dumps(results, indent=1))
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _measured(folder: Path, megabytes: int) -> dict[str, float]:
+    corpus, build, out = write_corpus(folder, megabytes), folder / "built", folder / "laid-out"
+    mix = write_mix(folder / "mix", corpus, experiments(corpus.tokens))
+    for left in (build, out, folder / "copied"):
+        shutil.rmtree(left, ignore_errors=True)
+    measure([*_MIXCTL, "build", str(mix), "--out", str(build), "--control", "--workers", "2"])
+    trainer = _for_four_devices(mix.parent / "trainer.yaml")
+    command = [*_MIXCTL, "relayout", str(build), "--trainer", str(trainer), "--out", str(out)]
+    took = measure([*command, "--workers", "2"])
+    again = measure([*command, "--workers", "2"])
+    size = sum(path.stat().st_size for path in out.rglob("*.bin"))
+    copy = f"cp -r {build} {folder}/copied && find {folder}/copied -name '*.bin' | xargs sync"
+    copied = measure(["sh", "-c", copy])
+    for made in (build, out, folder / "copied"):
+        shutil.rmtree(made)
+    found = {
+        "shards, MB": size / 1e6,
+        "relayout, s": took.seconds,
+        "relayout, processor time, s": took.processor_seconds,
+        "relayout where nothing is to be done, s": again.seconds,
+        "its processor time, s": again.processor_seconds,
+        "cp and sync, s": copied.seconds,
+        "relayout without its start over cp, bytes a second": copied.seconds
+        / (took.seconds - again.seconds),
+        "load average": os.getloadavg()[0],
+    }
+    return {name: round(value, 2) for name, value in found.items()}
+
+
+def _for_four_devices(trainer: Path) -> Path:
+    config = yaml.safe_load(trainer.read_text(encoding="utf-8"))
+    config["devices"] = 4
+    config["train"]["micro_batch_size"] = config["train"]["global_batch_size"] // 4
+    other = trainer.with_name("four-devices.yaml")
+    other.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return other
+
+
+if __name__ == "__main__":
+    main()
