@@ -50,7 +50,7 @@ class Settings:
         baselines: of twins and no-op runs; several of one step are replicates.
         out: where results go.
         step: for checkpoints that do not say their step.
-        device: "cpu", "cuda", ...; None: CUDA where there is one.
+        device: where models run ("cpu", "cuda", ...); None: CUDA where there is one.
         reference: a checkpoint that reads answers again, to tell garbage by perplexity.
     """
 

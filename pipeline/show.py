@@ -19,7 +19,14 @@ from mixctl.shards.record import BuildRecord, read_record
 
 @dataclass(frozen=True)
 class Choice:
-    """Which placements are wanted; None takes all."""
+    """Which placements are wanted; None takes all.
+
+    Attributes:
+        experiment: its name.
+        item: the item's name.
+        step: the optimizer step, from 1.
+        chunk: the file of train/.
+    """
 
     experiment: str | None = None
     item: str | None = None
@@ -29,7 +36,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Shown:
-    """One placement and the text of its sequence."""
+    """One placement and the text of its sequence.
+
+    Attributes:
+        row: of placements.parquet.
+        before: the text before the payload.
+        payload: the payload's own.
+        after: the text behind it.
+    """
 
     row: dict[str, object]
     before: str

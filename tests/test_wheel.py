@@ -9,11 +9,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 import pytest
+
+from tests.support.blocks import fenced
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("evals", "injections", "pipeline", "shards", "trainer_configs")
@@ -86,3 +89,32 @@ def test_help_runs_without_the_heavy_packages(wheel: Path, tmp_path: Path) -> No
         assert command in text
     listed = run(python, "-m", "pip", "list", "--format", "freeze")
     assert "torch==" not in listed and "datatrove==" not in listed
+
+
+def test_the_documented_api_is_typed_for_those_who_install_it(wheel: Path, tmp_path: Path) -> None:
+    """mypy --strict on the code of docs/python-api.md, in an environment that holds the wheel."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "--no-deps", wheel)
+    (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    assert (site / "mixctl/pipeline/build.py").is_file()
+    others = Path(sysconfig.get_paths()["purelib"])  # numpy, pydantic, ... as they are here
+    (site / "others.pth").write_text(f"{others}\n")
+    blocks = [b.text for b in fenced(ROOT / "docs/python-api.md") if b.language == "python"]
+    (tmp_path / "user.py").write_text("\n".join(blocks))
+    command = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python)
+    untyped = ("--disable-error-code", "import-untyped")  # pyarrow
+    (tmp_path / "empty.ini").write_text("[mypy]\n")
+    options = ("--config-file", tmp_path / "empty.ini", "--cache-dir", tmp_path / "cache", *untyped)
+    said = run(*command, *options, tmp_path / "user.py", cwd=tmp_path)
+    assert "Success" in said, said
+    (tmp_path / "wrong.py").write_text(
+        "from mixctl.pipeline.build import build\nrecord: str = build('mix.yaml', 3)\n"
+    )
+    done = subprocess.run(
+        [str(part) for part in (*command, *options, tmp_path / "wrong.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Found 3 errors" in done.stdout, done.stdout
