@@ -61,7 +61,7 @@ def answered(tasks, folder, seed, lift):
     """Writes what the harness would of a model whose gold answers are lifted by arm."""
     folder.mkdir(parents=True)
     chance = random.Random(seed)
-    for path in sorted(tasks.glob("mixctl_quiz_*.jsonl")):
+    for path in sorted(tasks.glob("mixctl_*.jsonl")):
         rows = []
         for doc in rows_of(path):
             scores = [-round(chance.uniform(5, 15), 6) for _ in doc["choices"]]

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_PROGRAMS = ("mixctl", "litgpt", "make", "pip", "git", "python", "lm_eval")
+_PROGRAMS = ("mixctl", "litgpt", "make", "pip", "git", "python", "lm_eval", "huggingface-cli")
 
 
 @dataclass(frozen=True)
