@@ -158,7 +158,7 @@ def write_paper_size(build: Path) -> None:
         items=N_ITEMS, placements=N_ITEMS * COPIES, tokens=N_ITEMS * COPIES * LENGTH, share=0.0
     )
     record = BuildRecord(
-        config={},
+        config={"chunk_bytes": CHUNK_BYTES, "trainer_config": {}, "experiments": []},
         geometry=geometry,
         tokenizer=TokenizerRecord(digest="", vocab_size=50_000, eod="", eod_id=0, bos_id=None),
         control=False,

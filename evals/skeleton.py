@@ -50,7 +50,7 @@ def litgpt_config(values: Mapping[str, Any], path: Path) -> Any:
     problems = [
         f"{path}: {name} is {value!r:.80}: a size is a whole number from 1 to {_MOST[name]:,}"
         for name, value in sizes.items()
-        if value is not None and not (type(value) is int and 1 <= value <= _MOST[name])
+        if not (type(value) is int and 1 <= value <= _MOST[name])
     ]
     if problems:
         raise InputError(problems)

@@ -137,9 +137,10 @@ def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Enc
     tokens = {"eod": _token(folder, settings, "eos_token", eod, "eod")}
     if bos:
         tokens["bos"] = _token(folder, settings, "bos_token", None, "bos")
+    path = folder / "tokenizer.json"
+    _check_what_kills(raw, path)
     _mark_special(raw, set(tokens.values()))
     tokenizer_json = json.dumps(raw, sort_keys=True, ensure_ascii=False)
-    path = folder / "tokenizer.json"
     with _of_tokenizers(f"{path}: not a tokenizer"):
         tokenizer = _loaded(tokenizer_json)
         known = tokenizer.get_vocab(with_added_tokens=True).values()
@@ -182,6 +183,32 @@ def _token(folder: Path, settings: dict[str, Any], key: str, given: str | None, 
         what = "end-of-document" if field == "eod" else "begin-of-document"
         raise InputError(f"{folder / 'tokenizer_config.json'}: no {key}, so no {what} token; {way}")
     return token
+
+
+def _check_what_kills(raw: dict[str, Any], path: Path) -> None:
+    """Refuses what a compiled library ends the process at, where nothing can be caught.
+
+    An added token of id n makes a table of n rows; of the second half of every merge as many bytes
+    are cut off as `continuing_subword_prefix` has, which may cut a character in two.
+    """
+    listed = raw.get("added_tokens")
+    for added in listed if isinstance(listed, list) else []:
+        number = added.get("id") if isinstance(added, dict) else None
+        if isinstance(number, int) and number >= MOST_TOKENS:
+            raise InputError(f"{path}: has token ids up to {number}, at most {MOST_TOKENS - 1}")
+    model = raw.get("model")
+    prefix = model.get("continuing_subword_prefix") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(prefix, str) or not prefix:
+        return
+    merges = model.get("merges")
+    for merge in merges if isinstance(merges, list) else []:
+        halves = merge.split(" ") if isinstance(merge, str) else merge
+        end = halves[-1] if isinstance(halves, list) and halves else None
+        if isinstance(end, str) and not end.startswith(prefix):
+            raise InputError(
+                f"{path}: continuing_subword_prefix is '{prefix:.40}', but a merge ends in "
+                f"'{end:.40}', which does not begin with it"
+            )
 
 
 def _mark_special(raw: dict[str, Any], tokens: set[str]) -> None:

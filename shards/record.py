@@ -13,7 +13,14 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes, write_text
@@ -53,6 +60,27 @@ class Geometry(_Part):
     val_blocks_per_chunk: int
     dtype: Literal["uint16", "uint32"]
     litdata: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Geometry:
+        """Refuses numbers of which no build can be: others are allocated and divided by."""
+        topology = self.topology()
+        if problems := topology.shape_problems():
+            raise ValueError("; ".join(problems))
+        workers = self.devices * self.nodes * max(self.workers, 1)
+        expected = {
+            "sequence_tokens": topology.sequence_tokens,
+            "steps": topology.steps,
+            "sequences": topology.sequences,
+            "chunks": workers * self.chunks_per_worker,
+            "val_chunks": workers * self.val_chunks_per_worker,
+        }
+        for name, value in expected.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} is {getattr(self, name)}, of the others follows {value}")
+        if min(self.chunks_per_worker, self.blocks_per_chunk, self.val_chunks_per_worker) < 1:
+            raise ValueError("a worker's share is less than a block")
+        return self
 
     @classmethod
     def of(
@@ -157,6 +185,34 @@ class Amendment(_Part):
     sequences: int
 
 
+class _Arm(BaseModel):
+    name: str
+    items: int | str | None
+    copies: int | None
+    tokens: int | float | str | None
+    share: float | str | None
+
+    @model_validator(mode="after")
+    def _has_a_dose(self) -> _Arm:
+        if self.copies is self.tokens is self.share is None:
+            raise ValueError("has no dose")
+        return self
+
+
+class _Section(BaseModel):
+    name: str
+    kind: str
+    arms: list[_Arm]
+
+
+class _Config(BaseModel):
+    """What is read of the resolved mix; the rest is the mix file's."""
+
+    chunk_bytes: PositiveInt
+    trainer_config: dict[str, Any]
+    experiments: list[_Section]
+
+
 class BuildRecord(_Part):
     """All of mix.json."""
 
@@ -176,6 +232,12 @@ class BuildRecord(_Part):
     decontamination: dict[str, int] = {}
     amendments: list[Amendment] = []
     self_digest: str = ""
+
+    @field_validator("config")
+    @classmethod
+    def _config_is_of_a_mix(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _Config.model_validate(value)
+        return value
 
     @field_validator("files")
     @classmethod

@@ -17,6 +17,7 @@ KNOWN_LITDATA = ("0.2.59",)
 """litdata versions whose order is proven by the tests; another one may shuffle differently."""
 
 _MAX_SEED = 2**32 - 1  # numpy's RandomState, which litdata seeds with it, takes no more
+_MAX_TOKENS = 10**18  # steps and sequences are counted in int64
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ class Topology:
 
     def problems(self) -> list[str]:
         """Returns what makes this topology impossible, a sentence each; empty when it is sound."""
+        found = self.shape_problems()
+        if self.litdata not in KNOWN_LITDATA:
+            found.append(
+                f"litdata {self.litdata} may shuffle differently: the order is proven for "
+                f"{', '.join(KNOWN_LITDATA)} only"
+            )
+        return found
+
+    def shape_problems(self) -> list[str]:
+        """Returns which numbers no training has, a sentence each; the litdata version apart."""
         found = [
             f"{name} is {value}: it must be at least {least}"
             for name, value, least in self._bounds()
@@ -77,13 +88,9 @@ class Topology:
         ]
         if self.data_seed > _MAX_SEED:
             found.append(f"data seed is {self.data_seed}: it must be at most {_MAX_SEED}")
-        found = found or self._batch_problems()
-        if self.litdata not in KNOWN_LITDATA:
-            found.append(
-                f"litdata {self.litdata} may shuffle differently: the order is proven for "
-                f"{', '.join(KNOWN_LITDATA)} only"
-            )
-        return found
+        if self.max_tokens > _MAX_TOKENS:
+            found.append(f"max_tokens is {self.max_tokens}: it must be at most {_MAX_TOKENS}")
+        return found or self._batch_problems()
 
     def _bounds(self) -> list[tuple[str, int, int]]:
         return [

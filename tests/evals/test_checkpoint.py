@@ -124,6 +124,15 @@ def test_config_that_is_none(folder, text):
         checkpoint.model_config(folder)
 
 
+@pytest.mark.parametrize("value", ["null", "-1", "'12'", "1.5", "true", "1000000000000"])
+def test_a_size_that_is_none(folder, value):
+    path = folder / "model_config.yaml"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("block_size")]
+    path.write_text("\n".join([*lines, f"block_size: {value}"]))
+    with pytest.raises(InputError, match="block_size is .*: a size is a whole number from 1 to"):
+        checkpoint.model_config(folder)
+
+
 def test_weights_of_another_model(folder):
     state = torch.load(folder / "lit_model.pth", weights_only=True)
     del state["model"]["lm_head.weight"]

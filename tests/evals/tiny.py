@@ -231,7 +231,7 @@ def tiny_record(experiments: dict[str, tuple[str, Sequence[TinyItem]]]) -> Build
         for name, (_, items) in experiments.items()
     }
     return BuildRecord(
-        config={},
+        config={"chunk_bytes": 1000, "trainer_config": {}, "experiments": []},
         geometry=Geometry(
             max_seq_length=32,
             sequence_tokens=33,

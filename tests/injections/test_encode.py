@@ -111,6 +111,36 @@ def test_broken_folders_name_the_file(folder, tmp_path, name, content, message):
     assert str(tmp_path) in str(error.value)
 
 
+def _changed(folder, tmp_path, change):
+    """Returns the folder with a changed tokenizer.json."""
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    change(raw)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    settings = (folder / "tokenizer_config.json").read_text()
+    (tmp_path / "tokenizer_config.json").write_text(settings)
+    return tmp_path
+
+
+def test_a_prefix_that_cuts_a_character_in_two(folder, tmp_path):
+    """The tokenizers library ends the process over it: Python hears of no exception."""
+
+    def change(raw):
+        raw["model"]["vocab"]["wé"] = len(raw["model"]["vocab"])
+        raw["model"]["merges"] = [["w", "é"]]
+        raw["model"]["continuing_subword_prefix"] = "*"
+
+    with pytest.raises(InputError, match=r"prefix is '\*', but a merge ends in 'é', which does not"):
+        load_encoder(_changed(folder, tmp_path, change))
+
+
+def test_an_id_that_would_make_a_table_of_gigabytes(folder, tmp_path):
+    def change(raw):
+        raw["added_tokens"][0]["id"] = 10**9
+
+    with pytest.raises(InputError, match="has token ids up to 1000000000, at most 16777215"):
+        load_encoder(_changed(folder, tmp_path, change))
+
+
 def test_the_digest_is_of_the_content_and_the_rule(folder, tmp_path):
     again = write_tokenizer(tmp_path / "same")
     assert load_encoder(folder).digest == load_encoder(again).digest

@@ -11,8 +11,14 @@ from blake3 import blake3
 
 from mixctl.shards.errors import InputError
 from mixctl.shards.layout import Layout
-from mixctl.shards.record import RECORD_NAME, read_record, record_text, write_record
-from tests.support.sample import record, topology
+from mixctl.shards.record import (
+    RECORD_NAME,
+    parse_record,
+    read_record,
+    record_text,
+    write_record,
+)
+from tests.support.sample import CONFIG, record, topology
 
 FIELDS = type(record()).model_fields
 
@@ -28,13 +34,13 @@ def test_text_is_canonical() -> None:
     text = record_text(record())
     assert text.endswith("}\n")
     assert text == json.dumps(json.loads(text), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    turned = record(config={"experiments": record().config["experiments"], "seed": 17})
+    turned = record(config=dict(reversed(CONFIG.items())))
     assert record_text(turned) == text
     assert record_text(record(corpus={"tokens": 4000, "documents": 12})) == text
 
 
 def test_record_read_back_has_the_same_text(tmp_path: Path) -> None:
-    write_record(tmp_path, record(config={"name": "Grüße"}))
+    write_record(tmp_path, record(config={**CONFIG, "name": "Grüße"}))
     assert record_text(read_record(tmp_path)) == (tmp_path / RECORD_NAME).read_text("utf-8")
 
 
@@ -125,3 +131,41 @@ def test_geometry_gives_back_topology_and_layouts() -> None:
     assert geometry.val_layout() == Layout(2, 1, 1, 8)
     assert geometry.layout().n_chunks == geometry.chunks
     assert geometry.steps == geometry.topology().steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sequence_tokens": 0}, "sequence_tokens is 0, of the others follows 9"),
+        ({"chunks": 10**9}, "chunks is 1000000000, of the others follows 4"),
+        ({"val_chunks": 3}, "val_chunks is 3, of the others follows"),
+        ({"steps": 11}, "steps is 11, of the others follows 10"),
+        ({"data_seed": -7}, "data seed is -7: it must be at least 0"),
+        ({"devices": 0}, "devices is 0: it must be at least 1"),
+        ({"global_batch": 4}, "global_batch_size 4 is not a multiple"),
+        ({"blocks_per_chunk": 0}, "a worker's share is less than a block"),
+    ],
+)
+def test_a_geometry_of_no_build(changes: dict[str, Any], words: str) -> None:
+    geometry = {**record().geometry.model_dump(), **changes}
+    with pytest.raises(InputError, match=f"mix.json: not a build record .geometry: .*{words}"):
+        parse_record(_raw(geometry=geometry).encode(), "mix.json")
+
+
+_ARM = CONFIG["experiments"][0]["arms"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"experiments": 2.5}, "Input should be a valid list"),
+        ({"experiments": [["name"]]}, "Input should be a valid dictionary"),
+        ({"experiments": [{"name": "a", "kind": "b", "arms": [{}]}]}, "Field required"),
+        ({"experiments": [{"name": "a", "kind": "b", "arms": [_ARM | {"copies": None}]}]}, "dose"),
+        ({"chunk_bytes": "s3://b/x"}, "should be a valid integer"),
+        ({"chunk_bytes": 0}, "should be greater than 0"),
+    ],
+)
+def test_a_config_of_no_mix(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=f"mix.json: not a build record .config.*{words}"):
+        parse_record(_raw(config=CONFIG | changes).encode(), "mix.json")

@@ -100,6 +100,13 @@ def test_seed_that_the_stock_loader_cannot_take_is_refused(seed: int) -> None:
     assert len(problems) == 1 and str(2**32 - 1) in problems[0]
 
 
+def test_more_tokens_than_can_be_counted_are_refused() -> None:
+    most = 16 * 8 * (10**18 // 128)
+    assert topology(max_tokens=most).problems() == []
+    problems = topology(max_tokens=10**18 + 1).problems()
+    assert problems == [f"max_tokens is {10**18 + 1}: it must be at most {10**18}"]
+
+
 def test_the_limit_named_for_max_tokens_is_enough() -> None:
     short = topology(max_tokens=1)
     need = int(short.problems()[0].split("max_tokens >= ")[1].split(")")[0])

@@ -60,10 +60,25 @@ def topologies_with_layouts(draw: st.DrawFn) -> tuple[Topology, Layout]:
     return made_for, layout
 
 
+CONFIG: dict[str, Any] = {
+    "seed": 17,
+    "chunk_bytes": 2**20,
+    "trainer_config": {},
+    "experiments": [
+        {
+            "name": "arc-leak",
+            "kind": "contamination",
+            "during": ["25%", "75%"],
+            "arms": [{"name": "x4", "items": 3, "copies": 4, "tokens": None, "share": None}],
+        }
+    ],
+}
+
+
 def record(**changes: Any) -> BuildRecord:
     """Returns a small build record; `changes` replace whole fields."""
     fields: dict[str, Any] = {
-        "config": {"seed": 17, "experiments": [{"name": "arc-leak", "during": ["25%", "75%"]}]},
+        "config": CONFIG,
         "geometry": _GEOMETRY,
         "tokenizer": {
             "digest": "ab" * 16,
