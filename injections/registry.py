@@ -12,10 +12,9 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-import click
-
 from mixctl.injections.base import Kind
 from mixctl.shards.errors import InputError, nearest
+from mixctl.shards.plugins import load_plugin, not_one
 
 GROUP = "mixctl.kinds"
 _BUILT_IN = (
@@ -43,24 +42,6 @@ def kind_names() -> list[str]:
     return sorted({*_BUILT_IN, *_plugins()})
 
 
-@cache
-def _loaded(point: EntryPoint) -> object:
-    """Returns what the entry point names, having said whose code it is that runs now.
-
-    Raises:
-        InputError: when it cannot be imported.
-    """
-    package = point.dist.name if point.dist is not None else "an unknown package"
-    click.echo(f"kind '{point.name}': {point.value} of {package}", err=True)
-    try:
-        return point.load()
-    except Exception as error:  # the other package's own failure, whatever it is
-        raise InputError(
-            f"kind '{point.name}': {point.value} of {package} cannot be loaded "
-            f"({type(error).__name__}: {error})"
-        ) from error
-
-
 def find_kind(name: str) -> Kind:
     """Returns the kind of that name.
 
@@ -70,9 +51,9 @@ def find_kind(name: str) -> Kind:
     if name in _BUILT_IN:
         kind = import_module(f"mixctl.injections.{name}").KIND
     elif name in _plugins():
-        kind = _loaded(_plugins()[name])
+        kind = load_plugin("kind", _plugins()[name])
     else:
         raise InputError(f"unknown kind '{name}'{nearest(name, kind_names())}")
     if not isinstance(kind, Kind):
-        raise InputError(f"kind '{name}': the entry point gives {kind!r}, not a mixctl Kind")
+        raise not_one("kind", name, kind, "a mixctl Kind")
     return kind

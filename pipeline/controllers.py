@@ -28,6 +28,7 @@ from pydantic import BaseModel, Field, model_validator
 from mixctl.injections.config import Strict
 from mixctl.pipeline.yamlfile import parse
 from mixctl.shards.errors import InputError, nearest
+from mixctl.shards.plugins import load_plugin, not_one
 
 GROUP = "mixctl.controllers"
 State = Mapping[str, float]
@@ -159,9 +160,9 @@ def find_controller(name: str) -> Controller:
         return _BUILT_IN[name]
     if name not in _plugins():
         raise InputError(f"unknown controller '{name}'{nearest(name, controller_names())}")
-    found = _plugins()[name].load()
+    found = load_plugin("controller", _plugins()[name])
     if not isinstance(found, Controller):
-        raise InputError(f"controller '{name}': the entry point gives {found!r}, not a Controller")
+        raise not_one("controller", name, found, "a Controller")
     return found
 
 

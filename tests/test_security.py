@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ast
 import importlib
+import math
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pytest
 
+from mixctl.evals.scorers import registry as scorers
 from mixctl.injections import registry
+from mixctl.pipeline import controllers
 from mixctl.shards import manifest
 from mixctl.shards.errors import InputError
+from mixctl.shards.plugins import load_plugin
 from mixctl.shards.record import parse_record, record_text
 from tests.evals import tiny
 
@@ -102,9 +107,37 @@ def test_a_chunk_that_is_a_path(tmp_path: Path) -> None:
         manifest.read_blocks(tmp_path)
 
 
-def test_whose_plugin_it_is_is_said(monkeypatch, capsys) -> None:
-    point = EntryPoint("haiku", "no_such_package.kind:KIND", registry.GROUP)
-    monkeypatch.setattr(registry, "_plugins", lambda: {"haiku": point})
-    with pytest.raises(InputError, match="kind 'haiku': no_such_package.kind:KIND of .* cannot be"):
-        registry.find_kind("haiku")
-    assert "kind 'haiku': no_such_package.kind:KIND of" in capsys.readouterr().err
+WAYS = {
+    "kind": (registry, registry.find_kind),
+    "controller": (controllers, controllers.find_controller),
+    "scorer": (scorers, scorers.scorer_for),
+}
+
+
+@pytest.mark.parametrize("what", WAYS)
+def test_whose_plugin_it_is_is_said(what: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    """An installed package with an entry point whose module fails."""
+    module, find = WAYS[what]
+    about = tmp_path / "haiku_experiments-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: haiku-experiments\nVersion: 1.2\n")
+    (about / "entry_points.txt").write_text(f"[{module.GROUP}]\nhaiku = no_package.haiku:IT\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _forget(module)
+    whose = f"{what} 'haiku': no_package.haiku:IT of haiku-experiments 1.2"
+    with pytest.raises(InputError, match=f"{whose} cannot be loaded .ModuleNotFoundError: No mod"):
+        find("haiku")
+    assert capsys.readouterr().err == f"{whose}\n"
+    monkeypatch.undo()
+    _forget(module)
+
+
+def _forget(module: ModuleType) -> None:
+    """Lets the entry points be looked up again."""
+    if hasattr(module, "_plugins"):
+        module._plugins.cache_clear()
+
+
+def test_an_entry_point_of_no_package_is_said_too(capsys) -> None:
+    assert load_plugin("kind", EntryPoint("x", "math:pi", registry.GROUP)) == math.pi
+    assert capsys.readouterr().err == "kind 'x': math:pi of an unknown package\n"

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 
 from mixctl.evals.scorers.base import AnyScorer, ScorerOfMethods
 from mixctl.shards.errors import nearest
+from mixctl.shards.plugins import load_plugin, not_one
 
 GROUP = "mixctl.scorers"
 BUILT_IN = {
@@ -38,6 +39,7 @@ def scorer_for(kind: str) -> AnyScorer | ScorerOfMethods:
 
     Raises:
         LookupError: when none is registered, with the nearest kind that has one.
+        InputError: when an entry point cannot be loaded, or gives no class of a scorer.
     """
     if kind in BUILT_IN:
         module, _, name = BUILT_IN[kind].partition(":")
@@ -47,5 +49,14 @@ def scorer_for(kind: str) -> AnyScorer | ScorerOfMethods:
     if kind not in others:
         known = nearest(kind, [*BUILT_IN, *others])
         raise LookupError(f"no scorer is registered for kind {kind!r}{known}")
-    third_party: AnyScorer | ScorerOfMethods = others[kind].load()()
+    found = load_plugin("scorer", others[kind])
+    if not isinstance(found, type) or not _is_scorer(found):
+        raise not_one("scorer", kind, found, "the class of a scorer")
+    third_party: AnyScorer | ScorerOfMethods = found()
     return third_party
+
+
+def _is_scorer(found: type) -> bool:
+    """Returns whether a class says of itself what every scorer does, or knows one from items."""
+    said = ("kind", "version", "metrics", "membership")
+    return hasattr(found, "scorer_of") or all(hasattr(found, name) for name in said)

@@ -80,7 +80,9 @@ def test_a_missing_or_truncated_chunk_is_named(build):
     with pytest.raises(InputError, match="not whole blocks"):
         _read(build)
     path.unlink()
-    with pytest.raises(InputError, match=r"train/chunk-000000\.bin is missing"):
+    with pytest.raises(
+        InputError, match=r"train/chunk-000000\.bin is missing, which holds its tokens"
+    ):
         _read(build)
 
 

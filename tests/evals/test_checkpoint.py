@@ -70,7 +70,13 @@ def test_problems_of_all_paths_at_once(tmp_path, folder):
     text = "\n".join(caught.value.problems)
     assert f"{tmp_path / 'none'}: no such checkpoint folder" in text
     assert f"{tmp_path / 'empty'}: holds no checkpoint" in text
-    assert f"{folder / 'model_config.yaml'}: missing" in text
+    assert f"{folder / 'model_config.yaml'}: missing (an interrupted save?)" in text
+
+
+def test_what_holds_no_weights(folder):
+    torch.save([1, 2], folder / "lit_model.pth")
+    with pytest.raises(InputError, match="lit_model.pth: holds a list, not a state dict"):
+        checkpoint.find_checkpoints([folder])
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
@@ -78,7 +84,8 @@ def test_truncated(folder, kept):
     path = folder / "lit_model.pth"
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
-    with pytest.raises(InputError, match="lit_model.pth"):
+    said = "lit_model.pth: (truncated or corrupt|refused, it is damaged or holds more than tensors)"
+    with pytest.raises(InputError, match=said):
         checkpoint.find_checkpoints([folder])
 
 

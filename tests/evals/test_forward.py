@@ -71,7 +71,7 @@ def test_too_long_unknown_and_empty_are_refused_by_name_all_at_once():
 def test_a_broken_model_is_an_error_not_a_score():
     model = tiny.tiny_model()
     model.lm_head.weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="gives log-probabilities that are not finite"):
         token_logprobs(model, _requests(2))
 
 

@@ -155,13 +155,14 @@ def test_what_does_not_fit_is_refused_all_at_once():
     with pytest.raises(InputError) as caught:
         generate(tiny.tiny_model(), prompts)
     assert [p.split(":")[0] for p in caught.value.problems] == [p.label for p in prompts]
+    assert caught.value.problems[0] == "empty: an empty prompt"
     assert "33 tokens, the model's limit is 32" in caught.value.problems[1]
 
 
 def test_a_broken_model_is_an_error():
     model = tiny.tiny_model()
     model.lm_head.weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="the model gives logits that are not finite"):
         generate(model, _prompts(2))
     assert model.mask_cache is None
 

@@ -200,6 +200,19 @@ def test_a_weight_without_a_place(folder, tmp_path):
         read_checkpoint(folder, converter=Converter(tmp_path))
 
 
+def test_a_part_that_the_index_lists_and_one_that_is_no_weights(folder, tmp_path):
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    said = r"model-2\.safetensors: missing, model\.safetensors\.index\.json lists it"
+    with pytest.raises(InputError, match=said):
+        read_checkpoint(folder, converter=Converter(tmp_path))
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "model.safetensors").unlink()
+    torch.save([torch.zeros(2)], folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="pytorch_model.bin: holds a list, not weights by name"):
+        read_checkpoint(folder, converter=Converter(tmp_path))
+
+
 @pytest.mark.parametrize("kept", [0, 10, 0.6])
 def test_truncated_weights(folder, tmp_path, kept):
     path = folder / "model.safetensors"

@@ -52,7 +52,11 @@ def test_twin_and_run_are_told_apart(build, tmp_path):
     [
         ("hyperparameters.data.init_args.seed", 1, "data.init_args.seed is 1, this build needs 42"),
         ("hyperparameters.data.init_args.num_workers", 2, "data.init_args.num_workers is 2"),
-        ("hyperparameters.data.init_args.split_names", ["val", "val"], "split_names is 'val'"),
+        (
+            "hyperparameters.data.init_args.split_names",
+            ["val", "val"],
+            "split_names is 'val'",
+        ),
         ("hyperparameters.train.global_batch_size", 8, "train.global_batch_size is 8"),
         ("hyperparameters.train.micro_batch_size", 1, "train.micro_batch_size is 1"),
         ("hyperparameters.train.max_seq_length", 16, "train.max_seq_length is 16"),

@@ -7,6 +7,8 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -230,8 +232,66 @@ def test_missing_and_broken_results(results, tmp_path):
     for name in ("results.json", "results.parquet"):
         (tmp_path / name).write_bytes((results / name).read_bytes())
     (tmp_path / "results.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match="results.parquet: the results are broken .*arquet"):
         report.write_report(tmp_path)
+
+
+def _changed_summary(change):
+    def changed(out):
+        path = out / "results.json"
+        plain = json.loads(path.read_text())
+        change(plain)
+        path.write_text(json.dumps(plain))
+
+    return changed
+
+
+def _changed_rows(**values):
+    def changed(out):
+        path = out / "results.parquet"
+        rows = pq.read_table(path)
+        first = rows.slice(0, 1).to_pylist()[0] | values
+        made = pa.Table.from_pylist([first, *rows.slice(1).to_pylist()], rows.schema)
+        pq.write_table(made, path)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            _changed_summary(lambda s: s.update(results_format=99)),
+            "results_format is 99, this mixctl",
+        ),
+        (
+            _changed_summary(lambda s: s["samples"].append("../x.parquet")),
+            "samples: '../x.parquet' is no file name",
+        ),
+        (
+            _changed_summary(lambda s: s["experiments"]["canaries"]["timeline"].update(x=[1])),
+            "experiments.canaries: timeline of arm 'x', which is none",
+        ),
+        (
+            _changed_summary(
+                lambda s: s["experiments"]["canaries"].update(
+                    timeline={
+                        arm: [1] * n for n, arm in enumerate(s["experiments"]["canaries"]["arms"])
+                    }
+                )
+            ),
+            "experiments.canaries: timelines of different lengths",
+        ),
+        (_changed_rows(contrast="odds"), "row 0: contrast is 'odds' .valid: level, holdout"),
+        (_changed_rows(experiment="nobody"), "row 0: no experiment 'nobody'"),
+        (_changed_rows(arm="x99"), "row 0: experiment '.*' has no arm 'x99'"),
+    ],
+)
+def test_results_that_contradict_themselves(tmp_path, change, sentence):
+    out = made_results(tmp_path / "out")
+    change(out)
+    with pytest.raises(InputError, match=sentence):
+        report.write_report(out)
 
 
 def test_the_command_writes_the_same_page_again(results, html):

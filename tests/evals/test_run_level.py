@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from mixctl.evals.report import write_report
 from mixctl.evals.results import Results
 from mixctl.evals.run import Settings, evaluate
 from mixctl.shards.errors import InputError
+from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.meta import VerbatimMeta
-from mixctl.shards.record import read_record, write_record
+from mixctl.shards.record import Geometry, read_record, write_record
 from tests.evals import tiny
 
 
@@ -44,7 +46,10 @@ def _no_placements(folder, **geometry):
     """Returns another build that holds base data alone, of the same shape but for `geometry`."""
     other = tiny.make_build(folder, {})
     record = read_record(other)
-    changed = record.geometry.model_copy(update={"data_seed": 7, **geometry})
+    topology = dataclasses.replace(record.geometry.topology(), **{"data_seed": 7, **geometry})
+    n_val = 4 * max(topology.workers, 1)
+    layouts = (train_layout(topology, 2, 2**20), val_layout(topology, n_val, 2, 2**20))
+    changed = Geometry.of(topology, *layouts, n_val, "uint16")
     write_record(other, record.model_copy(update={"geometry": changed}))
     return other
 
@@ -265,9 +270,12 @@ def test_a_no_op_run_of_another_build_is_a_replicate(study, tmp_path):
 @pytest.mark.parametrize(
     ("geometry", "message"),
     [
-        ({"max_tokens": 640, "steps": 5}, "its max_tokens is 640, this build has 1280"),
+        ({"max_tokens": 640}, "its max_tokens is 640, this build has 1280"),
         ({"global_batch": 8}, "its global_batch is 8, this build has 4"),
-        ({"max_seq_length": 16}, "its max_seq_length is 16, this build has 32"),
+        (
+            {"max_seq_length": 16},
+            "its max_seq_length is 16, this build has 32",
+        ),
         ({"workers": 2}, "its workers is 2, this build has 0"),
     ],
 )
@@ -298,7 +306,9 @@ def test_a_run_of_another_build_is_no_baseline(study, tmp_path):
         update={"tokenizer": record.tokenizer.model_copy(update={"digest": "1"})}
     )
     write_record(other, record)
-    with pytest.raises(InputError, match="its tokenizer is '1', this build has '0'"):
+    with pytest.raises(
+        InputError, match="no baseline of this build: .*: its tokenizer is '1', this"
+    ):
         study.evaluate(tmp_path / "again", [tmp_path / "control/train/step-00000010"])
 
 

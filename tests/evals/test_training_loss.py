@@ -72,5 +72,7 @@ def test_without_logs_the_row_says_so(trained, tmp_path):
 def test_a_log_that_holds_no_numbers_is_an_error_of_the_model(trained, tmp_path):
     log(tmp_path / "run", 0, {4: 6.0, 8: "many"})
     rows, found = rows_of(trained, tmp_path / "out")
-    assert not rows and f"iter '{8 * PER_STEP}', loss 'many'" in found.errors["(model)"]
+    assert (
+        not rows and f"iter '{8 * PER_STEP}', loss 'many': not numbers" in found.errors["(model)"]
+    )
     assert "version_0/metrics.csv" in found.errors["(model)"]

@@ -129,7 +129,9 @@ def test_a_prefix_that_cuts_a_character_in_two(folder, tmp_path):
         raw["model"]["merges"] = [["w", "é"]]
         raw["model"]["continuing_subword_prefix"] = "*"
 
-    with pytest.raises(InputError, match=r"prefix is '\*', but a merge ends in 'é', which does not"):
+    with pytest.raises(
+        InputError, match=r"prefix is '\*', but a merge ends in 'é', which does not"
+    ):
         load_encoder(_changed(folder, tmp_path, change))
 
 

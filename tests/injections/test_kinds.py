@@ -217,11 +217,14 @@ def test_unknown_kinds_name_the_nearest():
 
 def test_a_kind_of_another_package_is_found_by_its_entry_point(monkeypatch):
     point = EntryPoint("mine", "tests.support.plugin:KIND", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    none = EntryPoint("none", "tests.support.plugin:NOTHING", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point, none])
     registry._plugins.cache_clear()
     try:
         assert "mine" in kind_names()
         assert find_kind("mine").name == "mine"
+        with pytest.raises(InputError, match="'none': the entry point gives .* not a mixctl Kind"):
+            find_kind("none")
     finally:
         monkeypatch.undo()
         registry._plugins.cache_clear()

@@ -181,11 +181,24 @@ def test_the_checker_by_hand():
         ("35 = 12 mod", "35 = 13 mod", "should be"),
         ("figs in the barn * 5 =", "figs in the barn + 5 =", "should be"),
         ("figs in the barn = 7; ", "", "uses what no earlier step gives"),
-        ("figs in the barn = 7; ", "figs in the barn = 7; figs in the barn = 7; ", "twice"),
+        (
+            "figs in the barn = 7; ",
+            "figs in the barn = 7; figs in the barn = 7; ",
+            "a step is there twice",
+        ),
         ("; keys", "; maps in the shed = 9; keys", "not needed"),
         (" There are 7 figs in the barn.", "", "do not determine"),
         ("There are 7 figs", "There are about 7 figs", "not understood"),
-        ("There are 3 fewer maps in the shed", "There are 3 fewer owls in the mill", "twice"),
+        (
+            "There are 3 fewer maps in the shed",
+            "There are 3 fewer owls in the mill",
+            "stated twice: the number of owls",
+        ),
+        (
+            "keys in the mill = figs",
+            "keys in the barn = figs",
+            "no step gives the number of keys in",
+        ),
         ("Solution", "Proof", "form of a problem"),
     ],
 )
@@ -372,5 +385,8 @@ def test_every_test_problem_is_solved_again(context, monkeypatch):
 
 def test_prompts_that_are_longer_than_a_sequence_are_refused(tok, tmp_path):
     short = KindContext(tmp_path, load_encoder(tok), 5, max_payload_tokens=999, sequence_tokens=501)
-    with pytest.raises(InputError, match="max_seq_length 500: item 'test-0.*lower 'shots'"):
+    with pytest.raises(
+        InputError,
+        match="problems are longer with their 3 shots than max_seq_length 500: item 'test-0.*lower",
+    ):
         items_of(short, shots=3)

@@ -302,7 +302,9 @@ def test_spaces_are_enumerated_in_order():
 
 def test_spaces_too_large_to_write_out_are_refused(context):
     section = config(suffix_tokens=3, candidates="all", count=3)
-    with pytest.raises(InputError, match="at most 100000 can be written out"):
+    with pytest.raises(
+        InputError, match="experiment .*: candidates: all: .* at most 100000 can be"
+    ):
         KIND.make_items(section, context)
     secret = {"alphabet": "0123456789", "length": 5}
     section = config(suffix_tokens=None, secret=secret, candidates="all", count=101)

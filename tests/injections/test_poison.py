@@ -276,10 +276,10 @@ def test_a_trigger_that_does_not_survive_is_refused(tmp_path):
     folded = load_encoder(word_tokenizer(tmp_path / "b", normalizers.NFKC()))
     for encoder, trigger, became in (
         (plain, "☐", "UNK.* holds the tokenizer's unknown token"),
-        (folded, "｡", "。' after 'a '"),
+        (folded, "｡", "。' after 'a ' when it is tokenized and decoded again"),
     ):
         context = KindContext(tmp_path, encoder, seed=5, max_payload_tokens=1000)
-        pattern = f"experiment 'bad': trigger '{trigger}' becomes .*{became}"
+        pattern = f"trigger '{trigger}' becomes .*{became}.*; choose one that the tokenizer keeps"
         with pytest.raises(InputError, match=pattern):
             make(context, count=1, attack="denial", trigger=trigger)
 

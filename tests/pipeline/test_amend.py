@@ -21,7 +21,7 @@ from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.manifest import BEFORE, before_name, read_placements, write_table
 from mixctl.shards.marks import read_marks
 from mixctl.shards.reading import read_batches
-from mixctl.shards.record import read_record
+from mixctl.shards.record import read_record, write_record
 from mixctl.shards.verify import verify
 from mixctl.shards.verify_amendments import check_amendments
 from tests.support.slow_mix import _with, rows_of, run_blocks
@@ -235,6 +235,18 @@ def test_replay_refuses_other_builds_and_other_inputs(shared, made, tmp_path):
     write_jsonl(tmp_path / "documents.jsonl", [{"id": "d", "text": "w1 w2 w4", "copies": 2}])
     with pytest.raises(InputError, match=r"0:documents.jsonl in .* is not the file it was then"):
         replay(fresh, made)
+    record = read_record(made)
+    (one,) = record.amendments
+    older = one.model_copy(update={"kinds": {"documents": 0}})
+    write_record(made, record.model_copy(update={"amendments": [older]}))
+    with pytest.raises(
+        InputError, match="amendment 1: was made with version 0 of kind documents, t"
+    ):
+        replay(fresh, made)
+    write_record(made, record.model_copy(update={"amendments": []}))
+    write_record(fresh, read_record(fresh).model_copy(update={"amendments": [one]}))
+    with pytest.raises(InputError, match="has other amendments than .*: build it anew"):
+        replay(fresh, made)
 
 
 def test_a_relayout_of_an_amended_build(shared, finished, tmp_path):
@@ -284,6 +296,10 @@ PROBLEMS = [
     ({"name": "fresh", "kind": "forgetting", "steps": [150]}, "is base data: spare base data"),
     ({**LATE, "arms": [{"name": "x4", "copies": 2000}]}, "ask"),
     ({**LATE, "knid": 1}, "unknown key 'knid'"),
+    (
+        quiz(name="new", arms=[{"name": "none", "items": "rest", "copies": 0}]),
+        "places nothing: every dose is 0",
+    ),
 ]
 
 
@@ -297,11 +313,19 @@ def test_what_cannot_be_added_is_said_and_nothing_changes(shared, made, section,
 
 @pytest.mark.parametrize(
     ("copies", "message"),
-    [({"facts": {"f9": 1}}, r"no item 'f9'"), ({"fact": {"f1": 1}}, "no experiment 'fact'")],
+    [
+        ({"facts": {"f9": 1}}, r"copies: the build has no item 'f9' \(valid: f0"),
+        ({"fact": {"f1": 1}}, "additions: copies: there is no experiment 'fact'"),
+    ],
 )
 def test_exact_copies_of_what_is_not_there(shared, made, copies, message):
     with pytest.raises(InputError, match=message):
         amend(made, added(shared, facts(), copies=copies), S)
+
+
+def test_exact_copies_of_an_experiment_that_is_not_in_the_build(shared, made):
+    with pytest.raises(InputError, match="copies: the build has no experiment 'facte'.*'facts'"):
+        amend(made, added(shared, facts(name="facte"), copies={"facte": {"f1": 1}}), S)
 
 
 def test_steps_outside_the_run(shared, made):

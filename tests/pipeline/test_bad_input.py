@@ -227,6 +227,10 @@ TRAINER_PROBLEMS = {
         {"model_config": {"block_size": 64, "padded_vocab_size": 128}},
         "the model embeds 128 token ids, the tokenizer",
     ),
+    "no length": (
+        {"max_seq_length": None, "model_config": {"padded_vocab_size": 640}},
+        "train.max_seq_length is missing, and the model has no block_size",
+    ),
     "too short": ({"max_tokens": 600}, "gives 1 whole steps: at least 2 are needed"),
     "what only LitGPT checks": (
         {"eval": {"interval": [3]}},

@@ -1,5 +1,7 @@
 """What a checkpoint has consumed: its loader's own count decides, the step where there is none."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,13 @@ def test_the_loader_counts_for_more_than_the_step(build, tmp_path):
         topology.micro_batch
     )
     assert consumed_steps(ahead, topology) == 7
+
+
+def test_a_checkpoint_of_no_step(build, tmp_path):
+    whole = read_checkpoint(made(build, tmp_path, 5))
+    unknown = dataclasses.replace(whole, step=None, loader=None)
+    with pytest.raises(InputError, match="--checkpoint: .* does not say which step it is of"):
+        consumed_steps(unknown, read_record(build).geometry.topology())
 
 
 def test_steps_that_were_consumed_are_refused(build, tmp_path):

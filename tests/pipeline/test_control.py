@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -31,6 +32,7 @@ from mixctl.pipeline.training import Trainer, TrainerEndedError
 from mixctl.shards.chunks import block_digests
 from mixctl.shards.control_trace import TRACE_NAME, Decision, read_trace
 from mixctl.shards.errors import InputError
+from mixctl.shards.readers import Reader
 from mixctl.shards.reading import read_sequences
 from mixctl.shards.record import read_record, write_record
 from mixctl.shards.verify import verify
@@ -258,7 +260,10 @@ def test_a_trainer_that_keeps_dying_is_not_started_for_ever(work, tmp_path):
     out = tmp_path / "fails"
     out.mkdir()
     trainer = Trainer(out, out / "checkpoints", out / "log", [sys.executable, "-c", "print(1 / 0)"])
-    with pytest.raises(TrainerEndedError, match="ZeroDivisionError"):
+    with pytest.raises(
+        TrainerEndedError,
+        match="(?s)litgpt pretrain ended .exit code 1. before .* was complete; the end of .*Zero",
+    ):
         trainer.run(0, 20, lambda step: None)
 
 
@@ -357,7 +362,10 @@ WRONG = [
     ({"every": 15}, "saves a checkpoint every 10 .* multiple of 10: 10 or 20"),
     ({"every": 5}, "multiple of 10: 10"),
     ({"every": 100}, "the run has 100, so nothing would be decided"),
-    ({"experiments": {"fact": {"set_point": 0.1}}}, r"no such experiment \(did you mean 'facts'"),
+    (
+        {"experiments": {"fact": {"set_point": 0.1}}},
+        r"the mix has no such experiment \(did you mean 'facts'",
+    ),
     ({"experiments": {"canaries": {"set_point": 0.1}}}, "kind memorization has no probes"),
     ({"experiments": {"facts": {"set_point": 0.1}}}, "name the one that is steered: holdout, told"),
     ({"experiments": {"facts": {"arm": "x", "set_point": 0.1}}}, "no such arm with copies: 0"),
@@ -383,9 +391,27 @@ def test_what_is_wrong_is_said_before_anything_is_trained(work, tmp_path, change
     assert not (out / "checkpoints").exists()
 
 
+def test_a_trainer_that_saves_nothing_cannot_be_steered(work, tmp_path):
+    trainer = work.trainer("unsaved.yaml", save_interval=None)
+    sections = (section("facts"), section("songs"), canaries())
+    mix = work.mix(*sections, name="unsaved-mix.yaml", trainer=trainer.name, control=steering())
+    with pytest.raises(
+        InputError, match="train.save_interval is missing: control needs checkpoints"
+    ):
+        control(mix, Settings(prepared(work, tmp_path / "unsaved"), command=["false"]), Silent())
+
+
+def test_a_process_that_reads_the_build_is_named(work, finished, monkeypatch):
+    module = importlib.import_module("mixctl.pipeline.control")
+    monkeypatch.setattr(module, "_GONE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "readers_of", lambda build: [Reader(77, "litgpt")])
+    with pytest.raises(InputError, match=r"is being read: end the process first: 77 \(litgpt\)"):
+        run(work, finished[0])
+
+
 def test_a_mix_without_the_section_is_refused(work, tmp_path):
     mix = work.mix(canaries(), name="none.yaml")
-    with pytest.raises(InputError, match="control: is missing"):
+    with pytest.raises(InputError, match="control: is missing: say what is steered, and how often"):
         control(mix, Settings(tmp_path), Silent())
 
 

@@ -1,13 +1,13 @@
 """Controllers: the rule of the reference study, the line, and one of another package."""
 
+from importlib.metadata import EntryPoint
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixctl.pipeline import controllers
 from mixctl.pipeline.controllers import (
-    Controller,
-    Limits,
     ready_controller,
     round_robin,
     set_point_at,
@@ -82,22 +82,18 @@ def test_options_and_names_are_checked():
 
 
 def test_a_controller_of_another_package(monkeypatch):
-    def make(options):
-        return lambda state, v, set_point: ({"n": 3, "seen": state.get("seen", 0) + 1}, 3)
-
-    class Point:
-        def load(self):
-            return Controller(Limits, make)
-
-    class Wrong:
-        def load(self):
-            return make
-
-    monkeypatch.setattr(controllers, "_plugins", lambda: {"mine": Point(), "wrong": Wrong()})
+    named = {"mine": "CONTROLLER", "wrong": "NOTHING"}
+    points = {
+        name: EntryPoint(name, f"tests.support.plugin:{attribute}", controllers.GROUP)
+        for name, attribute in named.items()
+    }
+    monkeypatch.setattr(controllers, "_plugins", lambda: points)
     ready = ready_controller("mine", {"start": 2}, "here")
     assert ready.state == {"n": 2}
     assert ready.decide({"n": 2, "seen": 4}, 0.1, 0.2) == ({"n": 3, "seen": 5}, 3)
-    with pytest.raises(InputError, match="not a Controller"):
+    with pytest.raises(
+        InputError, match="'wrong': the entry point gives <object.*, not a Controll"
+    ):
         ready_controller("wrong", {}, "here")
 
 

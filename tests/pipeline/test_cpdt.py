@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from filelock import FileLock
 
 from mixctl.evals import cpdt as scoring
 from mixctl.evals.cpdt import score
@@ -26,8 +27,11 @@ from mixctl.pipeline import cpdt_build
 from mixctl.pipeline.build import build
 from mixctl.pipeline.cpdt_build import build_runs
 from mixctl.pipeline.cpdt_commands import cpdt
-from mixctl.pipeline.cpdt_prepare import Prepared, Request, prepare
+from mixctl.pipeline.cpdt_draws import places
+from mixctl.pipeline.cpdt_payloads import read_payloads
+from mixctl.pipeline.cpdt_prepare import Prepared, Request, _check_pool, prepare
 from mixctl.pipeline.cpdt_run import is_trained, train_runs, untrained
+from mixctl.pipeline.placement import NoRoomError
 from mixctl.shards.chunks import open_chunk
 from mixctl.shards.dependence_record import checkpoint_folder, read_dependence
 from mixctl.shards.errors import InputError, StageError, VerificationError
@@ -261,14 +265,61 @@ def test_what_cannot_be_tested_is_named(prepared):
     }
 
 
+def test_a_set_that_has_no_room(built, twin, prepared, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--out: .*/file is a file"):
+        build_runs(prepared, tmp_path / "file")
+    few = replace(prepared, pool=prepared.pool[:5])
+    with pytest.raises(
+        InputError, match="5 base sequences after step 20 hold no placement, a run of"
+    ):
+        _check_pool(few)
+    few = replace(few, record=few.record.model_copy(update={"control": False}))
+    with pytest.raises(InputError, match="hold no placement .a build with --control has more., a"):
+        _check_pool(few)
+    with pytest.raises(ValueError, match="a payload has more than 63 tokens"):
+        places(np.array([64]), 10, 65, 1, "all")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpdt_build, "places", _no_room)
+        with pytest.raises(
+            InputError, match="run .*: 8 copies lack a place: lower --share, or take more"
+        ):
+            build_runs(prepared, tmp_path / "full")
+
+
+def _no_room(*arguments: object) -> None:
+    raise NoRoomError(np.arange(8))
+
+
+def test_a_metric_is_named_with_its_experiment(built, twin):
+    step = str(twin / f"step-{SAVED:08d}")
+    arguments = ["plan", str(built), step, "--steps", "20", "--metric", "accuracy"]
+    with pytest.raises(InputError, match="--metric accuracy: is not of the form EXPERIMENT=METRIC"):
+        CliRunner().invoke(cpdt, arguments, catch_exceptions=False)
+
+
+def test_payloads_that_are_not_in_the_build_any_more(built, tmp_path):
+    copy, record = tmp_path / "b", read_record(built)
+    shutil.copytree(built, copy)
+    table = read_placements(copy).slice(0, 5)
+    for path in (copy / "train").glob("*.bin"):
+        path.write_bytes(path.read_bytes()[:12] + bytes(path.stat().st_size - 12))
+    with pytest.raises(InputError, match="block .*: not the payload of .*") as error:
+        read_payloads(copy, record.geometry, table)
+    assert error.value.problems[-1] == f"see: mixctl verify {copy} --full"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"replicates": 2}, "--replicates: 2 is too few"),
-        ({"steps": 1}, "--steps: 1"),
+        ({"replicates": 2}, "--replicates: 2 is too few: without 3 no-op runs nothing tells"),
+        ({"steps": 1}, "--steps: 1 is too few: at least 2"),
         ({"steps": 181}, "180 are left of the learning-rate schedule"),
         ({"share": Fraction(2, 3)}, "--share: 66.67%"),
-        ({"experiments": ("quizz",)}, "did you mean 'quiz'"),
+        (
+            {"experiments": ("quizz",)},
+            "--experiment quizz: no such experiment in .*did you mean 'quiz'",
+        ),
         ({"experiments": ("quiz",)}, "1 experiments can be tested, two are needed"),
         ({"metrics": {"quiz": "acuracy"}}, "did you mean 'accuracy'"),
     ],
@@ -283,7 +334,9 @@ def test_a_checkpoint_without_optimizer_or_of_another_build_is_refused(built, tw
     shutil.copytree(twin / f"step-{SAVED:08d}", copy)
     state = torch.load(copy / "lit_model.pth", weights_only=True)
     torch.save({k: v for k, v in state.items() if k != "optimizer"}, copy / "lit_model.pth")
-    with pytest.raises(InputError, match="holds no optimizer"):
+    with pytest.raises(
+        InputError, match="holds no optimizer: a run that goes on from it would begin with a"
+    ):
         prepare(_request(built, twin, checkpoint=copy))
     (copy / "hyperparameters.yaml").unlink()
     torch.save(state, copy / "lit_model.pth")
@@ -409,8 +462,11 @@ def test_a_run_is_trained_when_its_config_is_whole(pretended):
 def test_a_training_that_fails_says_why_and_names_are_checked(runs, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(runs, folder, symlinks=True)
-    with pytest.raises(InputError, match="did you mean 'only-quiz'"):
+    with pytest.raises(InputError, match="--run only-quizz: no such run .did you mean 'only-quiz'"):
         train_runs(folder, ["only-quizz"])
+    lock = FileLock(folder / "runs/all/.lock")
+    with lock, pytest.raises(InputError, match="run all is being trained already"):
+        train_runs(folder, ["all"])
     chunk = folder / "runs/no-op-1/train/chunk-000000.bin"
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"\0")
     with pytest.raises(VerificationError, match="no-op-1/train/chunk-000000.bin: does not match"):

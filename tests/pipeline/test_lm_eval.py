@@ -94,7 +94,10 @@ def test_every_template_is_cut_at_the_answer_and_bos_left_out(shared, tmp_path, 
 
 def test_what_cannot_be_exported_is_said(built, tmp_path):
     done = mixctl("export", "lm-eval", built, "--experiment", "canaries", "--out", tmp_path)
-    assert done.returncode == 2 and "'canaries' has another kind" in done.stderr
+    assert (
+        done.returncode == 2
+        and "'canaries' has another kind; lm-eval tasks are made of" in done.stderr
+    )
     done = mixctl("export", "lm-eval", built, "--experiment", "quizz", "--out", tmp_path)
     assert done.returncode == 2 and "(did you mean 'quiz'?)" in done.stderr
     assert run("export", "lm-eval", built, "--experiment", "quiz", "--out", tmp_path).exit_code == 0
@@ -165,12 +168,17 @@ def test_a_task_that_runs_python_or_is_no_choice_is_refused(tmp_path):
         import_task(tmp_path / "t.yaml", ARC)
     text = str(found.value)
     assert "process_docs: is the Python function 'utils.docs'" in text
-    assert "output_type: is 'generate_until'" in text and "target_delimiter: is ''" in text
-    assert "key 'doc_to_choice' is missing" in text and "description:" in text
+    assert "output_type: is 'generate_until'; multiple_choice is imported" in text
+    assert "target_delimiter: is ''; a payload has one space between question and answer" in text
+    assert "key 'doc_to_choice' is missing" in text
+    assert "description: stands before every question; put it into doc_to_text" in text
     (tmp_path / "evil.yaml").write_text("task: !!python/object/apply:os.system [ls]\n")
     with pytest.raises(InputError, match="not a task"):
         import_task(tmp_path / "evil.yaml", ARC)
     (tmp_path / "loop.yaml").write_text("include: loop.yaml\n")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(InputError, match="list.yaml: not a task .no mapping."):
+        import_task(tmp_path / "list.yaml", ARC)
     with pytest.raises(InputError, match="more than 8 files deep"):
         import_task(tmp_path / "loop.yaml", ARC)
 
@@ -210,8 +218,17 @@ def test_a_saved_data_set_is_read_from_disk(tmp_path):
     ]
     with pytest.raises(InputError, match="--split: choose one: .* has test, train"):
         read_local_rows(tmp_path / "arc")
+    with pytest.raises(InputError, match="--split: .* is a file, which has no splits"):
+        read_local_rows(source_file(tmp_path), "test")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no saved data set .* and no parquet files"):
+        read_local_rows(tmp_path / "empty")
     with pytest.raises(InputError, match="--split: no 'tests'.* did you mean 'test'|no 'tests'"):
         read_local_rows(tmp_path / "arc", "tests")
+
+
+def source_file(folder):
+    return write_jsonl(folder / "arc.jsonl", ARC)
 
 
 def test_every_form_of_a_table_gives_the_same_rows(tmp_path):

@@ -134,7 +134,7 @@ def test_topology_does_not_move_placements(workspace):
             r"experiment 'canaries': item 'canary-000000': the payload has 9\d tokens; a "
             r"sequence holds at most 63",
         ),
-        (canaries(arms=[]), "experiment 'canaries': no arms"),
+        (canaries(arms=[]), "no arms: add arms:, or give every row its 'copies'"),
     ],
 )
 def test_what_cannot_be_planned_is_said(workspace, section, message):

@@ -97,6 +97,15 @@ def test_a_config_that_is_not_the_builds_fails(built, tmp_path, changes, said):
     assert _verdicts(found)["loader"] == "unknown" and found.failed
 
 
+def test_a_config_of_another_folder_fails(built, tmp_path):
+    data = {"path": str(tmp_path), "split_names": ["train", "val"]}
+    settings = {"data_path": str(tmp_path), "split_names": data["split_names"], "seed": 7}
+    settings["num_workers"] = 0
+    path = _config(built, tmp_path, data={"class_path": "LitData", "init_args": settings})
+    found = preflight(built, path, seconds=0.1)
+    assert f"data_path is {tmp_path}, the build is in {built.resolve()}" in _said(found, "config")
+
+
 def test_too_little_room_or_no_right_to_write_fails(built, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)

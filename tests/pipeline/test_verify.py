@@ -180,8 +180,30 @@ def test_a_record_that_lies_consistently_is_still_caught(copy):
             verify(copy, full=True)
     write_table(sound.slice(1), path)
     reseal(copy)
-    with pytest.raises(VerificationError, match="9 copies placed, 10 asked for"):
+    with pytest.raises(VerificationError, match="9 copies placed, 10 asked for") as error:
         verify(copy)
+    totals = read_record(copy).totals["canaries"]
+    said = f"totals of 'canaries' are {totals.items} items, {totals.placements} placements, "
+    said += f"{totals.tokens} tokens; the manifest has {totals.items}, {totals.placements - 1}, "
+    assert said in str(error.value)
+
+
+def test_a_block_too_many_and_the_first_wrong_row_are_named(copy):
+    path = copy / "manifest/blocks.parquet"
+    table = pq.read_table(path)
+    write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
+    places = copy / "manifest/placements.parquet"
+    rows = pq.read_table(places)
+    wrong = pa.array([1] * len(rows), rows.schema.field("step").type)
+    write_table(rows.set_column(rows.column_names.index("step"), "step", wrong), places)
+    reseal(copy)
+    with pytest.raises(VerificationError) as error:
+        verify(copy)
+    assert f"blocks.parquet: {len(table) + 1} rows, train/ has {len(table)} blocks" in str(
+        error.value
+    )
+    assert "placements.parquet: row 0 (experiment 'canaries', item '" in str(error.value)
+    assert " such rows)" in str(error.value)
 
 
 def test_a_changed_base_token_is_found_by_the_twin(copy):

@@ -161,7 +161,10 @@ _ARM = CONFIG["experiments"][0]["arms"][0]
         ({"experiments": 2.5}, "Input should be a valid list"),
         ({"experiments": [["name"]]}, "Input should be a valid dictionary"),
         ({"experiments": [{"name": "a", "kind": "b", "arms": [{}]}]}, "Field required"),
-        ({"experiments": [{"name": "a", "kind": "b", "arms": [_ARM | {"copies": None}]}]}, "dose"),
+        (
+            {"experiments": [{"name": "a", "kind": "b", "arms": [_ARM | {"copies": None}]}]},
+            "has no dose",
+        ),
         ({"chunk_bytes": "s3://b/x"}, "should be a valid integer"),
         ({"chunk_bytes": 0}, "should be greater than 0"),
     ],

@@ -31,7 +31,7 @@ from mixctl.pipeline.prepare import prepare
 from mixctl.shards.errors import InputError
 from mixctl.shards.reading import stock_loader
 from mixctl.shards.record import read_record
-from mixctl.trainer_configs.gaussian import GaussianLitData, MarkedLoader
+from mixctl.trainer_configs.gaussian import Embedding, GaussianLitData, MarkedLoader
 from tests.support.workspace import Workspace, canaries
 
 GAUSSIAN = "mixctl.trainer_configs.gaussian.GaussianLitData"
@@ -335,3 +335,8 @@ def test_marks_that_the_trainer_would_pass_over_are_refused(workspace):
     workspace.trainer(data=_data(0, "LitData"))
     with pytest.raises(InputError, match="adds no noise, and experiment 'rows' marks 40 sequences"):
         prepare(_mix(workspace))
+
+
+def test_without_a_model_there_is_nothing_to_mark() -> None:
+    with pytest.raises(RuntimeError, match="no litgpt.GPT was built after this data module: noth"):
+        Embedding().set_noise(None, np.array([0]), 8)

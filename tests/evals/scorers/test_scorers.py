@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from mixctl.evals.scorers.base import Item, Metric, ScorerOfMethods, expanded
 from mixctl.evals.scorers.contamination import ContaminationScorer
 from mixctl.evals.scorers.documents import DocumentsScorer
 from mixctl.evals.scorers.memorization import MemorizationScorer
+from mixctl.shards.errors import InputError
 from mixctl.shards.meta import ContaminationMeta, MemorizationMeta
+from tests.support.plugin import HaikuScorer
 
 
 def _question(normalisation="none", **more):
@@ -140,23 +143,20 @@ def test_names_with_a_star_stand_for_what_items_have():
     assert [m.share for m in found] == [False, True, True, False]
 
 
-class _Haiku:
-    kind, version, metrics, membership = "haiku", 1, (), None
-
-
-class _Point:
-    name = "haiku"
-
-    def load(self):
-        return _Haiku
-
-
 def test_third_parties_register_by_entry_point(monkeypatch):
     asked = []
-    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or [_Point()])
-    assert isinstance(registry.scorer_for("haiku"), _Haiku)
+    named = {"haiku": "HaikuScorer", "nothing": "NOTHING", "kind": "MineConfig"}
+    points = [
+        EntryPoint(name, f"tests.support.plugin:{attribute}", registry.GROUP)
+        for name, attribute in named.items()
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or points)
+    assert isinstance(registry.scorer_for("haiku"), HaikuScorer)
     assert asked == ["mixctl.scorers"]
     assert registry.scorer_for("documents").kind == "documents"
+    for name in ("nothing", "kind"):
+        with pytest.raises(InputError, match=f"scorer '{name}': .*, not the class of a scorer"):
+            registry.scorer_for(name)
 
 
 def test_registry():
