@@ -101,6 +101,7 @@ def _tables(paths: Iterable[Path]) -> Iterator[pa.Table]:
     for path in paths:
         try:
             table = pq.read_table(path)
+            table.validate(full=True)  # a flipped bit may leave no UTF-8
         except (OSError, pa.ArrowException):
             continue
         if _KEYS <= set(table.column_names):

@@ -100,7 +100,10 @@ def test_wrong_places_are_said(evaluated, tmp_path):
     with pytest.raises(InputError, match="is a file, a folder is needed"):
         loggers.check_loggers(tmp_path / "file", None)
     done = CliRunner().invoke(log_command, [str(out)])
-    assert done.exit_code == 2 and "--tensorboard LOG_DIR" in done.output
+    assert (
+        done.exit_code == 2
+        and "say where to: --tensorboard LOG_DIR, --wandb ARGS, or both" in done.output
+    )
 
 
 def test_several_twins_have_a_curve_each_and_an_unknown_step_is_the_last(evaluated):

@@ -193,6 +193,17 @@ def test_a_roc_curve_that_is_not_the_rows_is_not_drawn(tmp_path):
     assert 'aria-label="ROC' not in _html(out)
 
 
+def test_samples_whose_text_is_none_are_left_out(tmp_path):
+    """The bytes of a name that are no UTF-8: parquet does not look, the report would fall over."""
+    out = made_results(tmp_path / "out")
+    (run_samples, twin_samples) = sorted((out / "samples").glob("*.parquet"))
+    for path in (run_samples, twin_samples):
+        table = pq.read_table(path)
+        names = pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string())
+        pq.write_table(table.set_column(table.column_names.index("item"), "item", names), path)
+    assert "no ROC curves" in _html(out)
+
+
 def test_samples_that_an_interrupted_eval_left_are_not_read(tmp_path):
     out = made_results(tmp_path / "results")
     text = _html(out)

@@ -1,6 +1,7 @@
 """Scores of lm-evaluation-harness through mixctl's statistics, and results in its shape. The
 harness itself writes and reads the same files in test_lm_eval_peer.py."""
 
+import dataclasses
 import json
 import random
 import subprocess
@@ -18,7 +19,8 @@ from mixctl.pipeline.build import build
 from mixctl.pipeline.lm_eval_export import export_tasks
 from mixctl.shards.errors import InputError
 from mixctl.shards.manifest import read_items
-from tests.support.workspace import quiz
+from tests.evals.made_results import made_results
+from tests.support.workspace import canaries, quiz
 
 DATE = "2026-01-31T12-00-00.123456"
 
@@ -145,7 +147,7 @@ def test_our_statistics_and_report_take_them(built, harness, tmp_path):
     assert primary.estimate == pytest.approx(effect[0] - effect[1])
     assert primary.p_value < 0.01 and primary.q_value == primary.p_value
     page = write_report(out).read_text(encoding="utf-8")
-    assert "lm-evaluation-harness (0.4.13)" in page and "was not checked" in page
+    assert "log-likelihoods by lm-evaluation-harness (0.4.13); what the models were trained" in page
     again = read_results(out)
     assert again.rows == found.rows and again.summary["scored_by"] == "lm-evaluation-harness"
 
@@ -272,6 +274,23 @@ def test_folders_and_files_that_are_none(built, harness, copied, tmp_path):
     assert "the same model cannot be the run and its baseline" in said
     said = refused(built, harness, tmp_path)  # holds no folder of a model itself
     assert "holds no samples_mixctl_" in said
+
+
+def test_a_build_without_questions_or_without_its_tokenizer(shared, harness, tmp_path):
+    build(shared.mix(canaries(), name="canaries-alone.yaml"), tmp_path / "canaries")
+    with pytest.raises(InputError, match="has no experiment of the kind contamination"):
+        import_results(tmp_path / "canaries", [harness / "run"], tmp_path / "results")
+    build(shared.mix(quiz(), name="quiz-alone.yaml"), tmp_path / "quiz")
+    (tmp_path / "quiz/tokenizer/tokenizer.json").unlink()
+    with pytest.raises(InputError, match="tokenizer.*: missing, the questions cannot be read"):
+        import_results(tmp_path / "quiz", [harness / "run"], tmp_path / "results")
+
+
+def test_results_without_a_number_are_not_exported(tmp_path):
+    found = read_results(made_results(tmp_path / "out"))
+    none = dataclasses.replace(found, rows=[])
+    with pytest.raises(InputError, match="no row of the results has a number: there is nothing to"):
+        export_results(none, tmp_path / "back")
 
 
 def test_two_models_of_one_step_are_refused(built, harness, tmp_path):
