@@ -1,7 +1,8 @@
 """The command line. Sub-commands are loaded when they are called, so `mixctl --help` is instant.
 
 Exit codes: 0 done; 1 a finished build does not verify, a scorer failed, tasks of a cluster did not
-end, or the system refused a write (a full disk); 2 wrong usage or wrong input.
+end, or the system refused a write (a full disk); 2 wrong usage or wrong input; 130 Ctrl-C, 143
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from mixctl.pipeline.interrupt import InterruptHandler, end_children
+from mixctl.pipeline.interrupt import catch_signals, end_children
 from mixctl.shards.errors import InputError, StageError, VerificationError
 
 UNEXPECTED = 70
@@ -123,7 +124,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; wrong input ends with exit code 2, a broken build with 1."""
-    signal.signal(signal.SIGINT, InterruptHandler())
+    signals = catch_signals()
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -140,10 +141,12 @@ def main() -> None:
     except StageError as error:
         _complain([str(error)])
         sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
+        number = signals.seen or signal.SIGINT
         end_children()
-        sys.exit(130)
+        word = "terminated" if number == signal.SIGTERM else "interrupted"
+        click.echo(f"{word}; what is done is kept: the same command goes on from there", err=True)
+        sys.exit(128 + number)
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             _unexpected()

@@ -1,55 +1,82 @@
-"""Ctrl-C that cannot get lost.
+"""Ctrl-C and SIGTERM that cannot get lost.
 
-Python raises KeyboardInterrupt wherever it happens to be; in a hook that runs after a fork, or
-while an object is destroyed, the exception is dropped and the work goes on. The handler here
+Python raises an exception of a signal wherever it happens to be; in a hook that runs after a fork,
+or while an object is destroyed, the exception is dropped and the work goes on. The handler here
 remembers that it was called, so that the end of every stage can ask.
 
-    signal.signal(signal.SIGINT, InterruptHandler())
+    catch_signals()                      # before a command runs
     raise_if_interrupted()               # at the end of a stage
     end_children()                       # before the program ends
 
-A process that was started a moment before the signal, and that ignores it (the server of a
-multiprocessing manager does), would be waited for without end when Python ends.
+A scheduler ends a job by SIGTERM, and by SIGKILL some seconds later: both signals are met alike,
+and one that arrives while the program ends, ends it at once. A forked child inherits the handler; a
+SIGTERM ends it as if it had none, else it would raise where its parent means to end it, and be
+waited for for ever.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE_SECONDS = 2.0
+
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C. Python ends a process that met a plain KeyboardInterrupt inside exec by signal."""
+    """Ctrl-C or SIGTERM. Python ends a process that met a plain KeyboardInterrupt by signal."""
 
 
 class InterruptHandler:
-    """Raises Interrupted where the signal arrives, and remembers it."""
+    """Raises Interrupted where a signal arrives, and remembers it."""
 
     def __init__(self) -> None:
         """Has seen nothing."""
-        self.seen = False
+        self.seen: int | None = None
+        self._process = os.getpid()
 
     def __call__(self, signal_number: int, frame: FrameType | None) -> None:
         """Is called by Python when the signal arrives."""
-        self.seen = True
+        if signal_number == signal.SIGTERM and os.getpid() != self._process:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.seen = signal_number
         raise Interrupted
+
+
+def catch_signals() -> InterruptHandler:
+    """Returns the handler that both signals have from now on."""
+    handler = InterruptHandler()
+    for number in SIGNALS:
+        signal.signal(number, handler)
+    return handler
 
 
 def raise_if_interrupted() -> None:
     """Returns nothing, when the handler is not ours or has seen no signal.
 
     Raises:
-        Interrupted: when Ctrl-C was pressed and the exception was lost on its way.
+        Interrupted: when a signal arrived and the exception was lost on its way.
     """
     handler = signal.getsignal(signal.SIGINT)
-    if isinstance(handler, InterruptHandler) and handler.seen:
+    if isinstance(handler, InterruptHandler) and handler.seen is not None:
         raise Interrupted
 
 
 def end_children() -> None:
-    """Ends the processes that this one started and that nobody ends any more."""
+    """Ends the processes that this one started and that nobody ends any more.
+
+    By SIGKILL where SIGTERM does not: Python drops a signal that meets it right after a fork. A signal that arrives meanwhile ends this process at once.
+    """
     import multiprocess  # datatrove's; `mixctl --help` does without
 
-    for child in [*multiprocessing.active_children(), *multiprocess.active_children()]:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    children = [*multiprocessing.active_children(), *multiprocess.active_children()]
+    for child in children:
         child.terminate()
+    for child in children:
+        child.join(_GRACE_SECONDS)
+        child.kill()

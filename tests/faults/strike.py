@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.faults.inject import Fault, run
 from tests.faults.scenes import NO_FAULT, Scene
 
-_ENDS = {"killed": (-9,), "terminated": (-15,), "clock": (0,)}
+_ENDS = {"killed": (-9,), "terminated": (143,), "clock": (0,)}
 """the exit codes of a fault; of all others 1 or 2, with one message, or 0 where it was survived"""
 
 

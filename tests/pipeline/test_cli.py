@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -75,24 +73,6 @@ def test_build_over_a_damaged_build_does_not_call_it_done(workspace):
     done = mixctl("build", mix, "--out", out)
     assert done.returncode == 1
     assert "chunk-000001.bin: missing" in done.stderr
-
-
-def test_ctrl_c_is_one_word_and_leaves_no_build(workspace):
-    out = workspace.folder / "out"
-    command = [sys.executable, "-m", "mixctl.pipeline.cli", "build"]
-    command += [str(workspace.mix()), "--out", str(out)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while child.poll() is None and not list(out.glob(".work/tokens-*/log/executor.json")):
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    try:
-        _, printed = child.communicate(timeout=300)
-    finally:
-        child.kill()  # one that hangs is a failure, not a test run without end
-    assert child.returncode == 130
-    assert "interrupted" in printed
-    assert "Traceback" not in printed
-    assert not (out / "mix.json").exists()
 
 
 def test_a_defect_has_an_exit_code_of_its_own(monkeypatch, capsys):
