@@ -68,8 +68,8 @@ def raise_if_interrupted() -> None:
 def end_children() -> None:
     """Ends the processes that this one started and that nobody ends any more.
 
-    By SIGKILL where SIGTERM does not: Python drops a signal that meets it right after a fork. One that
-    arrives here meanwhile ends this process at once.
+    By SIGKILL where SIGTERM does not: Python drops a signal that meets it right after a fork. One
+    that arrives here meanwhile ends this process at once.
     """
     import multiprocess  # datatrove's; `mixctl --help` does without
 
