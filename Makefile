@@ -108,10 +108,12 @@ test-control: $(STAMP)
 test-cpdt: $(STAMP)
 	@$(BIN)/python benchmarks/cpdt.py
 
+# `make audit AUDIT=` says loudly that no database was reached, and ends well all the same.
+AUDIT ?= --required
 .PHONY: audit
 audit: $(STAMP)
-	@$(BIN)/python -m pip install -q pip-audit
-	@$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
+	@$(BIN)/python -m pip install -q -c constraints.txt pip-audit > $(VENV)/audit.log 2>&1 || true
+	@$(BIN)/python .ci/audit.py $(AUDIT)
 
 .PHONY: faults
 faults: $(STAMP)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
@@ -35,7 +36,8 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a copy of what a release is built from, beside what it must not hold."""
     source = tmp_path_factory.mktemp("source")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -45,6 +47,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name / "stray.py").touch()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source)
     (path,) = folder.glob("*.whl")
@@ -76,6 +83,30 @@ def test_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
         if path.suffix in DATA | {".py"} or path.name == "py.typed"
     }
     assert wanted - shipped(wheel) == set()
+
+
+def test_the_sdist_gives_the_same_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
+    """Built offline, by the setuptools of this environment, from the unpacked sdist alone."""
+    build = (sys.executable, "-m", "build", "--no-isolation")
+    run(*build, "--sdist", "--outdir", tmp_path / "sdist", source)
+    (archive,) = (tmp_path / "sdist").glob("mixctl-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    for name in ("LICENSE", "README.md", "pyproject.toml", "PKG-INFO"):
+        assert (unpacked / name).is_file(), name
+    run(*build, "--wheel", "--outdir", tmp_path / "again", unpacked)
+    (again,) = (tmp_path / "again").glob("*.whl")
+    assert again.name == wheel.name
+    assert contents(again) == contents(wheel)
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    """Returns the files of the wheel by name, what names its builder left out."""
+    with ZipFile(wheel) as archive:
+        names = {PurePosixPath(name) for name in archive.namelist()}
+        kept = {name for name in names if name.name not in ("RECORD", "WHEEL", "SOURCES.txt")}
+        return {str(name): archive.read(str(name)) for name in kept}
 
 
 def test_help_runs_without_the_heavy_packages(wheel: Path, tmp_path: Path) -> None:
