@@ -1,6 +1,6 @@
 """Asks an advisory database about the pinned dependencies: `make audit`, and a part of `.ci/run`.
 
-    python .ci/audit.py              fails on a known vulnerability; no database reached: says so, loudly
+    python .ci/audit.py              fails on a known vulnerability; says so where none can be asked
     python .ci/audit.py --required   fails where none is reached, too
 
 A package that the database does not know is named: silence about it would be taken for a clean one.

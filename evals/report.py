@@ -36,6 +36,7 @@ from mixctl.evals.rows import Row
 from mixctl.evals.stats import planning
 from mixctl.evals.templating import environment
 from mixctl.shards.files import remove_leftovers, write_text
+from mixctl.shards.locks import named
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -73,8 +74,9 @@ def write_report(out: Path) -> Path:
         InputError: when the folder holds no finished eval.
     """
     path = out / REPORT_NAME
-    remove_leftovers(out)
-    write_text(path, render(read_results(out), out))
+    with named(out):
+        remove_leftovers(out)
+        write_text(path, render(read_results(out), out))
     return path
 
 

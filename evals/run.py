@@ -33,6 +33,7 @@ from mixctl.evals.whole_model import MODEL
 from mixctl.evals.work import Work, check_lengths, gather, reason
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_file
+from mixctl.shards.locks import LOCK_NAME, named, only_writer
 from mixctl.shards.manifest import TABLES
 from mixctl.shards.record import BuildRecord, Geometry, read_record
 
@@ -77,6 +78,18 @@ def evaluate(settings: Settings, progress: Progress | None = None) -> results.Re
     ]
     shard_notes = check_shards(settings.build, record)
     check_out(settings.out)
+    with only_writer(settings.out), named(settings.out):
+        return _evaluated(settings, record, experiments, shard_notes, progress)
+
+
+def _evaluated(
+    settings: Settings,
+    record: BuildRecord,
+    experiments: list[Experiment],
+    shard_notes: list[str],
+    progress: Progress | None,
+) -> results.Results:
+    """Returns the results of a build that was read, after writing them."""
     runs, twins, reference, notes = _checkpoints(settings, record)
     prefix = _prefix(record)
     work = gather(experiments, prefix, reference)
@@ -141,7 +154,7 @@ def check_out(out: Path) -> None:
 
 def _left_over(name: str) -> bool:
     """Returns whether an interrupted write left the file behind."""
-    return name.startswith(".") and name.endswith(".partial")
+    return name.startswith(".") and name.endswith(".partial") or name == LOCK_NAME
 
 
 def _checkpoints(

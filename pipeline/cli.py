@@ -7,6 +7,7 @@ SIGTERM.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -158,7 +159,7 @@ def main() -> None:
         if error.errno is None:
             _unexpected()
         place = f"{error.filename}: " if error.filename else ""
-        why = error.strerror or error
+        why = os.strerror(error.errno)  # other libraries have sentences of their own
         _complain([f"{place}{why}; what is done is kept: the same command goes on from there"])
         sys.exit(1)
     except Exception:

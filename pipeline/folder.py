@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.journal import WORK, recover
+from mixctl.shards.locks import named
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
 from mixctl.shards.verify_files import check_files
 
@@ -56,7 +57,7 @@ def own_folder(out: Path) -> Iterator[None]:
         raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
     lock = FileLock(out / WORK / "lock", timeout=0)
     try:
-        with lock, _work_removed(out):
+        with named(out), lock, _work_removed(out):
             recover(out)
             yield
     except Timeout:

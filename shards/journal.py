@@ -33,6 +33,7 @@ from mixctl.shards.chunks import HEADER_BYTES, INDEX_NAME, Tokens, chunk_name
 from mixctl.shards.draws import I64
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import replacing, sync, write_text
+from mixctl.shards.locks import named
 
 WORK = ".work"
 JOURNAL, _DONE = ".amend", ".amended"
@@ -60,7 +61,8 @@ def writer_lock(build: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{build}: cannot be written ({error.strerror})") from None
     try:
-        yield
+        with named(build):
+            yield
     finally:
         (folder / "lock").unlink(missing_ok=True)
         with suppress(OSError):

@@ -70,8 +70,7 @@ def check(arguments: list[str], number: int, begun: Callable[[], bool], out: Pat
     assert out.exists()
 
 
-@pytest.mark.parametrize("number", WORDS)
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
 def test_a_build(workspace: Workspace, number: int, workers: str) -> None:
     out = workspace.folder / "out"
     arguments = ["build", str(workspace.mix()), "--out", str(out), "--workers", workers]
