@@ -6,7 +6,8 @@ that hold other tokens, wherever the two layouts put them on disk.
 
     item q7, arm x4 in A and x16 in B    items: 1 in another arm; placements: 4 moved, 12 only in B
 
-Price: that of reading both sides, and one join. Tokens are read only where blocks differ.
+Price: that of reading both sides, and a join an experiment. Tokens are read only where blocks
+differ.
 """
 
 from __future__ import annotations
@@ -166,13 +167,19 @@ def _by_arm(side: Side) -> dict[tuple[str, str], tuple[int, int, int, int]]:
 
 
 def _moves(one: Side, other: Side) -> Iterator[Moves]:
-    items = _joined(one.items, other.items, ["experiment", "item"])
-    placed = _joined(one.placements, other.placements, ["experiment", "item", "copy", "part"])
-    names = set(items["experiment"].to_pylist()) | set(placed["experiment"].to_pylist())
+    tables = (one.items, other.items, one.placements, other.placements)
+    names = {name for table in tables for name in table["experiment"].unique().to_pylist()}
     for name in sorted(names):
-        mine = items.filter(pc.equal(items["experiment"], name))
-        rows = placed.filter(pc.equal(placed["experiment"], name))
-        yield _moves_of(name, mine, rows)
+        a, b, placed_a, placed_b = (_only(table, name) for table in tables)
+        items = _joined(a, b, ["item"])
+        placed = _joined(placed_a, placed_b, ["item", "copy", "part"])
+        yield _moves_of(name, items, placed)
+
+
+def _only(table: pa.Table, experiment: str) -> pa.Table:
+    """Returns the rows of an experiment, without the column that names it."""
+    rows = table.filter(pc.equal(table["experiment"], experiment))
+    return rows.drop_columns(["experiment"])
 
 
 def _joined(one: pa.Table, other: pa.Table, keys: list[str]) -> pa.Table:

@@ -183,6 +183,7 @@ def _questions(path: Path | None, problems: list[str]) -> list[tuple[str, Questi
         rows = read_rows(path, QuestionRow)
     except InputError as error:
         problems += [f"--questions: {problem}" for problem in error.problems]
+        problems += _how_to_questions(path)
         return []
     if len(rows) < _LEAST_QUESTIONS:
         problems.append(
@@ -190,6 +191,17 @@ def _questions(path: Path | None, problems: list[str]) -> list[tuple[str, Questi
             f"{_LEAST_QUESTIONS}"
         )
     return rows
+
+
+def _how_to_questions(path: Path) -> list[str]:
+    """Returns what a question file is, where the name says that this is another sort of file."""
+    if path.suffix == ".jsonl" or not path.is_file():
+        return []
+    return [
+        f"--questions: {path}: a question file is JSON lines, "
+        '{"question": "...", "choices": ["...", "..."], "gold": 0}; of a json or parquet table '
+        "`mixctl import dataset` makes one"
+    ]
 
 
 @dataclass(frozen=True)

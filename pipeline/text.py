@@ -60,7 +60,7 @@ def print_build(record: BuildRecord, out: Path) -> None:
     console.print(
         f"{out}: {geometry.steps:,} steps x {geometry.global_batch} sequences x "
         f"{geometry.max_seq_length} "
-        f"tokens, {geometry.chunks} chunks"
+        f"tokens, {geometry.chunks} {'chunk' if geometry.chunks == 1 else 'chunks'}"
     )
     if found := record.decontamination:
         console.print(

@@ -207,6 +207,15 @@ def test_all_problems_at_once_and_nothing_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["quiz.jsonl"]
 
 
+def test_a_question_file_of_another_sort_is_told_what_one_is(tmp_path):
+    (tmp_path / "quiz.csv").write_text("question,a,b\nwhy?,x,y\n", encoding="utf-8")
+    with pytest.raises(InputError) as found:
+        init(tmp_path / "d", None, tmp_path / "quiz.csv")
+    assert "quiz.csv: a question file is JSON lines" in found.value.problems[-1]
+    assert "mixctl import dataset" in found.value.problems[-1]
+    assert not (tmp_path / "d").exists()
+
+
 def test_what_is_too_small_or_too_long_is_said(tmp_path):
     texts(tmp_path / "few", count=2)
     (tmp_path / "book.txt").write_text(random_text(random.Random(2), 60_000), encoding="utf-8")

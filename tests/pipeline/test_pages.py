@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mixctl.pipeline import cost
+from mixctl.pipeline.build import build
 from mixctl.pipeline.cli import cli
 from mixctl.pipeline.page import amount, count, duration, share
 from mixctl.pipeline.plan_page import write_plan_page
@@ -175,3 +176,18 @@ def test_numbers_as_the_pages_say_them():
     assert [duration(s) for s in (0.5, 42, 600, 7200)] == [
         *("0.5 s", "42 s", "10 minutes", "2.0 hours"),
     ]
+
+
+def test_a_page_does_not_grow_with_the_placements(shared, tmp_path):
+    sizes = []
+    for copies in (4, 40):
+        arms = [{"name": "holdout", "items": 20, "copies": 0}]
+        arms += [{"name": "x", "items": 20, "copies": copies}]
+        mix = shared.mix(quiz(arms=arms), name=f"x{copies}.yaml")
+        write_plan_page(plan_mix(mix), tmp_path / "plan.html")
+        build(mix, tmp_path / f"x{copies}")
+        shown, every = write_show_page(tmp_path / f"x{copies}", Choice(), 60, tmp_path / "s.html")
+        assert (shown, every) == (60, 20 * copies)
+        sizes.append([(tmp_path / name).stat().st_size for name in ("plan.html", "s.html")])
+    for few, many in zip(*sizes, strict=True):
+        assert many < 1.2 * few
