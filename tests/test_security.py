@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import math
+import zipfile
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,7 @@ from types import ModuleType
 import pyarrow as pa
 import pytest
 
+from mixctl.evals.checkpoint import check_weights, find_checkpoints
 from mixctl.evals.scorers import registry as scorers
 from mixctl.injections import registry
 from mixctl.pipeline import controllers
@@ -98,6 +101,20 @@ def test_a_record_whose_files_leave_the_build(name: str) -> None:
     text = record_text(record).replace('"files": {}', files)
     with pytest.raises(InputError, match=f"file '{name}' of the record leaves the build"):
         parse_record(text.encode(), "mix.json")
+
+
+def test_an_archive_whose_entries_lead_out_of_their_folder(tmp_path: Path) -> None:
+    """Checkpoints are archives: they are read in place, nothing of them is unpacked."""
+    folder = tmp_path / "run/step-00000001"
+    build = tiny.make_build(tmp_path / "build", {})
+    tiny.make_checkpoint(folder, tiny.tiny_model(), build, 1)
+    with zipfile.ZipFile(folder / "lit_model.pth", "a") as archive:
+        for name in ("../../up.txt", str(tmp_path / "absolute.txt")):
+            archive.writestr(name, "out")
+    before = sorted(tmp_path.rglob("*"))
+    with contextlib.suppress(InputError):
+        check_weights(find_checkpoints([folder.parent]))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_chunk_that_is_a_path(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_report_is_the_old_one_or_the_new_one(report: Scene, kind) -> None:
     assert strike(report, Fault(kind, places(report, 3)[1])) is None
 
 
-@pytest.mark.parametrize("kind", ["full", "killed"])
+@pytest.mark.parametrize("kind", ["full", "killed", "terminated", "clock"])
 def test_an_eval_goes_on_where_it_was(tmp_path: Path, kind) -> None:
     scene = Eval(tmp_path / "root")
     assert strike(scene, Fault(kind, places(scene, 3)[1])) is None

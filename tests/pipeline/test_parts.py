@@ -111,6 +111,36 @@ def test_a_broken_line_is_named_by_its_row_in_the_file(tmp_path):
         texts_of(tmp_path, 200)
 
 
+def test_a_giant_line_is_one_document_of_one_task(tmp_path):
+    """A line of 20 MB among tasks of 1,000 bytes: none of its bytes is read twice or lost."""
+    texts = ["first " * 50, "giant " * 3_500_000, "last"]
+    lines = [orjson.dumps({"text": text}) for text in texts]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    tasks = [task for task in texts_of(tmp_path, 1000) if task]
+    assert [text for task in tasks for text in task] == texts
+    (holding,) = [task for task in tasks if texts[1] in task]
+    assert len(holding) <= 2
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x00b", "\ufeffa", "a\u2028b\x85c", "\U0010ffff\uffff", "\x1b[31m"]
+)
+def test_odd_characters_are_text(tmp_path, text):
+    (tmp_path / "a.jsonl").write_bytes(orjson.dumps({"text": text}) + b'\n{"text": "b"}\n')
+    assert texts_of(tmp_path, 10**9) == [[text, "b"]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [rb'{"text": "\ud800"}', b'{"text": "a\x00b"}', b'{"text": "\xed\xa0\x80"}', b"\x00" * 4000],
+    ids=["lone surrogate", "raw NUL", "surrogate in UTF-8", "a hole in the file"],
+)
+def test_what_is_no_character_is_refused(tmp_path, line):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n' + line + b"\n")
+    with pytest.raises(InputError, match="a.jsonl: row 2: not JSON"):
+        texts_of(tmp_path, 10**9)
+
+
 def test_a_null_in_parquet_is_named_by_its_row_in_the_file(tmp_path):
     texts = ["a", "", "b"] * 50
     texts[77] = None
