@@ -207,7 +207,7 @@ def commands_page() -> str:
 _COMMANDS = """\
 What `--help` says. Exit codes: 0 done; 1 a finished build does not verify, a scorer failed, or
 tasks of a cluster did not end; 2 wrong usage or wrong input, one message per problem, nothing
-written; 70 a defect of mixctl itself.
+written; 70 a defect of mixctl itself; 130 Ctrl-C, 143 SIGTERM: what is done is kept.
 
 ## Completion
 
