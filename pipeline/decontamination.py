@@ -23,29 +23,27 @@ holds one is replaced anyway. Base data is the corpus itself.
 
     decontamination: {action: drop}
 
-Price: 4 bytes a token of the items (parts of one payload share its tokens) and 400 a string while
-they are collected. 75,000 documents of 290 tokens: 300,000 strings, 200 MB, 6 s.
+Price: 4 bytes a token of the items (parts of one payload share its tokens) and 600 a string while
+they are collected. 75,000 documents of 290 tokens: 300,000 strings, 280 MB, 1.2 s of processor.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from mixctl.injections.base import Item, Kind, TokenIds
 from mixctl.injections.config import Strict
 from mixctl.injections.encode import Encoder
 from mixctl.shards.draws import I64
-from mixctl.shards.search import TokenStrings
-
-Part = tuple[int, int]
-"""where a string begins in a payload, and its length"""
+from mixctl.shards.search import TokenStrings, expand
 
 
 class Decontamination(Strict):
@@ -109,77 +107,91 @@ def patterns(
         key=lambda one: (one[0], one[1].item),
     )
     searched = [(name, item) for name, item in searched if item.base is None]
-    made = _Collected()
-    too_short: Counter[str] = Counter()
-    for number, (name, item) in enumerate(searched):
-        for payload in _forms(item, encoder):
-            parts = list(_parts(len(payload), item.text is not None, rule))
-            too_short[name] += len(parts) == 0
-            made.add(payload, parts, number)
-    strings, owner, first = made.done()
+    stretches = _stretches([item for _, item in searched], encoder)
+    parts = _parts(stretches, rule)
+    strings, number = _distinct(parts)
+    owned = np.unique(number * len(searched) + parts.item)
+    short = stretches.item[stretches.length < rule.shortest]
+    too_short = Counter(searched[n][0] for n in short.tolist())
+    owner = owned % max(1, len(searched))
     return Patterns(
         items=tuple((name, item.item) for name, item in searched),
         strings=strings,
         owner=owner,
-        first=first,
+        first=np.searchsorted(owned, np.arange(len(strings) + 1) * len(searched)),
         too_short={name: too_short[name] for name, _ in searched},
         not_searched=np.setdiff1d(np.arange(len(searched)), owner),
     )
 
 
-def _forms(item: Item, encoder: Encoder) -> list[TokenIds]:
+@dataclass(frozen=True)
+class _Stretches:
+    """Stretches of one array of tokens, int64 arrays of shape (n,) unless said.
+
+    Attributes:
+        tokens: uint32, of all of them.
+        item: whose they are.
+        begin: where each begins in `tokens`.
+        length: in tokens.
+        is_text: whether its item is made of text; bool.
+    """
+
+    tokens: TokenIds
+    item: I64
+    begin: I64
+    length: I64
+    is_text: NDArray[np.bool_]
+
+    def where(self, chosen: I64 | NDArray[np.bool_], begin: I64, length: I64) -> _Stretches:
+        """Returns the chosen ones with another place and length."""
+        return _Stretches(self.tokens, self.item[chosen], begin, length, self.is_text[chosen])
+
+
+def _stretches(items: Sequence[Item], encoder: Encoder) -> _Stretches:
     """Returns the stretches without control tokens of the first payload and of every other form."""
-    found: dict[bytes, TokenIds] = {}
-    for form in (*item.variants[:1], *item.forms):
-        ends = np.flatnonzero(form == encoder.eod_id)
-        for begin, end in zip([0, *(ends + 1)], [*ends, len(form)], strict=True):
-            begin += begin < end and int(form[begin]) == encoder.bos_id
-            if begin < end:
-                found[form[begin:end].tobytes()] = form[begin:end]
-    return list(found.values())
+    forms = [{f.tobytes(): f for f in (*item.variants[:1], *item.forms)} for item in items]
+    flat = [form for of_item in forms for form in of_item.values()]
+    tokens = np.concatenate([np.empty(0, dtype=np.uint32), *flat]).astype(np.uint32)
+    form_length = np.array([len(form) for form in flat], dtype=np.int64)
+    form_end = np.cumsum(form_length)
+    eods = np.flatnonzero(tokens == encoder.eod_id)
+    begin = np.sort(np.concatenate([form_end - form_length, eods + 1]))
+    end = np.sort(np.concatenate([form_end, eods]))
+    begin, end = begin[begin < end], end[begin < end]
+    if encoder.bos_id is not None:
+        begin += tokens[begin] == encoder.bos_id
+        begin, end = begin[begin < end], end[begin < end]
+    item = np.repeat(np.arange(len(items)), [len(of_item) for of_item in forms])
+    owner = item[np.searchsorted(form_end, begin, side="right")]
+    is_text = np.array([item.text is not None for item in items], dtype=np.bool_)
+    return _Stretches(tokens, owner, begin, end - begin, is_text[owner])
 
 
-def _parts(n_tokens: int, is_text: bool, rule: Decontamination) -> Iterator[Part]:
-    """Yields the parts of a payload to look for; none when it is too short."""
-    if n_tokens < rule.shortest:
-        return
-    length = n_tokens if n_tokens <= rule.exact else n_tokens // 2
-    if is_text and length > rule.shortest:
-        yield 1, length - 1
-    stride = length if n_tokens <= rule.exact else max(1, n_tokens // 4)
-    for begin in range(0, n_tokens - length + 1, stride):
-        yield begin, length
+def _parts(stretches: _Stretches, rule: Decontamination) -> _Stretches:
+    """Returns the parts of the stretches to look for; none of those that are too short."""
+    enough = np.flatnonzero(stretches.length >= rule.shortest)
+    n_tokens, begin = stretches.length[enough], stretches.begin[enough]
+    whole = n_tokens <= rule.exact
+    length = np.where(whole, n_tokens, n_tokens // 2)
+    stride = np.where(whole, n_tokens, np.maximum(1, n_tokens // 4))
+    row, turn = expand(np.zeros_like(stride), (n_tokens - length) // stride + 1)
+    later = np.flatnonzero(stretches.is_text[enough] & (length > rule.shortest))
+    return stretches.where(
+        np.concatenate([enough[row], enough[later]]),
+        np.concatenate([begin[row] + turn * stride[row], begin[later] + 1]),
+        np.concatenate([length[row], length[later] - 1]),
+    )
 
 
-@dataclass
-class _Collected:
-    """Payloads one after another, and the different strings in them with their owners."""
-
-    payloads: list[TokenIds] = field(default_factory=list)
-    n_tokens: int = 0
-    number: dict[bytes, int] = field(default_factory=dict)
-    places: list[Part] = field(default_factory=list)
-    owned: set[Part] = field(default_factory=set)
-
-    def add(self, payload: TokenIds, parts: Sequence[Part], item: int) -> None:
-        """Adds the parts that are not there yet, and says that they are the item's."""
-        known = len(self.places)
-        for begin, length in parts:
-            ids = payload[begin : begin + length].astype(np.uint32)
-            digest = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
-            number = self.number.setdefault(digest, len(self.places))
-            if number == len(self.places):
-                self.places.append((self.n_tokens + begin, length))
-            self.owned.add((number, item))
-        if len(self.places) > known:
-            self.payloads.append(payload)
-            self.n_tokens += len(payload)
-
-    def done(self) -> tuple[TokenStrings, I64, I64]:
-        """Returns the strings, their owners, and where the owners of each string begin."""
-        tokens = np.concatenate([np.empty(0, dtype=np.uint32), *self.payloads])
-        places = np.array(self.places, dtype=np.int64).reshape(-1, 2)
-        owned = np.array(sorted(self.owned), dtype=np.int64).reshape(-1, 2)
-        first = np.searchsorted(owned[:, 0], np.arange(len(places) + 1))
-        strings = TokenStrings(tokens.astype(np.uint32), places[:, 0].copy(), places[:, 1].copy())
-        return strings, owned[:, 1].copy(), first.astype(np.int64)
+def _distinct(parts: _Stretches) -> tuple[TokenStrings, I64]:
+    """Returns the different strings among the parts, and the number of the string of each part."""
+    held, width = parts.tokens.view(np.uint8).data, parts.tokens.itemsize
+    begin, end = parts.begin * width, (parts.begin + parts.length) * width
+    known: dict[bytes, int] = {}
+    numbers = [
+        known.setdefault(hashlib.blake2b(held[b:e], digest_size=16).digest(), len(known))
+        for b, e in zip(begin.tolist(), end.tolist(), strict=True)
+    ]
+    number = np.array(numbers, dtype=np.int64)
+    first = np.unique(number, return_index=True)[1]
+    return TokenStrings(parts.tokens, parts.begin[first], parts.length[first]), number
