@@ -87,10 +87,12 @@ def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfi
         build_digest = _build_digest(prepared, digests, control)
         if (out / RECORD_NAME).exists():
             return finished_build(out, build_digest)
-        source = stages.tokenize(prepared, out, digests, executor)
+        sought = stages.sought(prepared.plan)
+        source = stages.tokenize(prepared, sought.strings, out, digests, executor)
         if engine_of(source.folder).name != prepared.engine.name:
             prepared = prepare(prepared.plan.mix.path, "tokenizers")  # payloads as well
-        searched = stages.search(prepared, source, executor)
+            sought = stages.sought(prepared.plan)
+        searched = stages.search(prepared, sought, source, executor)
         stream = lay(searched.source)  # too small a corpus is found here, before mixing
         dirty = stream.sequences_with(searched.forbidden)
         resolved = resolve(prepared.plan, stream, dirty)

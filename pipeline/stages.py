@@ -1,7 +1,10 @@
-"""The stages of a build: tokenize, search, mix. Each in a folder named by what it depends on.
+"""The stages of a build: tokenize and search, mix. Each in a folder named by what it depends on.
 
 A stage's folder is named by the digest of the contents it depends on, so a second run continues an
 interrupted one, and a changed parameter never takes stale output for its own.
+
+What the items hold is looked for by the task that writes the tokens, while they are at hand; so the
+search is a stage of its own only where an earlier run wrote them and looked for other strings.
 
 Price: the base tokens are written once, searched once where something is searched for, mixed once.
 """
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from datatrove.pipeline.base import PipelineStep
 
 from mixctl.pipeline.base_stream import BaseSource
 from mixctl.pipeline.decontamination import Patterns, patterns
@@ -26,8 +30,15 @@ from mixctl.pipeline.overlay import make_overlay, save_overlay
 from mixctl.pipeline.plan import Plan
 from mixctl.pipeline.prepare import Prepared
 from mixctl.pipeline.resolve import Resolved
-from mixctl.pipeline.searching import BaseDocuments, Hits, SearchTokens, first_documents, hits
-from mixctl.pipeline.tokenize_stage import run_tokenize
+from mixctl.pipeline.searching import (
+    BaseDocuments,
+    Hits,
+    SearchTokens,
+    first_documents,
+    hits,
+    hits_path,
+)
+from mixctl.pipeline.tokenize_stage import engine_of, run_tokenize
 from mixctl.shards.draws import I64
 from mixctl.shards.files import digest_bytes, remove_partials, replacing
 from mixctl.shards.journal import WORK
@@ -38,14 +49,50 @@ STAGE_VERSION = 5
 """raised when a stage would write other bytes for the same input"""
 
 
+@dataclass(frozen=True)
+class Sought:
+    """What is looked for in the base corpus.
+
+    Attributes:
+        forbidden: strings that must be absent, in the order of `Plan.forbidden`.
+        known: strings of the other items; none when decontamination is off.
+        strings: all of them, the forbidden ones first.
+    """
+
+    forbidden: TokenStrings
+    known: Patterns
+    strings: TokenStrings
+
+
+def sought(plan: Plan) -> Sought:
+    """Returns what is looked for in the base corpus."""
+    rule = plan.mix.config.decontamination
+    experiments = () if rule.action == "off" else plan.experiments
+    items = ((e.config.name, e.experiment.kind, e.assigned.items) for e in experiments)
+    known = patterns(items, plan.encoder, rule)
+    forbidden = token_strings([ids for _, _, ids in plan.forbidden])
+    return Sought(forbidden, known, _joined(forbidden, known.strings))
+
+
 def tokenize(
-    prepared: Prepared, out: Path, digests: dict[str, str], executor: ExecutorConfig
+    prepared: Prepared,
+    strings: TokenStrings,
+    out: Path,
+    digests: dict[str, str],
+    executor: ExecutorConfig,
 ) -> BaseSource:
-    """Returns the tokenized base corpus, no document left out."""
+    """Returns the tokenized base corpus, no document left out.
+
+    Each task searches what it has written for the strings.
+    """
     corpus, plan = prepared.corpus, prepared.plan
     keys = [STAGE_VERSION, digests["corpus"], digests["tokenizer"], corpus.format, corpus.text_key]
+
+    def searched(folder: Path) -> list[PipelineStep]:
+        return [_search_step(strings, folder, prepared.dtype)] if len(strings) else []
+
     folder, n_tasks = run_tokenize(
-        corpus, plan.encoder, prepared.engine, out / WORK, keys, executor
+        corpus, plan.encoder, prepared.engine, out / WORK, keys, executor, searched
     )
     return BaseSource(
         folder=folder,
@@ -77,12 +124,12 @@ class Searched:
     counts: dict[str, int]
 
 
-def search(prepared: Prepared, source: BaseSource, executor: ExecutorConfig) -> Searched:
+def search(
+    prepared: Prepared, looked_for: Sought, source: BaseSource, executor: ExecutorConfig
+) -> Searched:
     """Returns where the base corpus holds strings of the items, and forbidden strings."""
     plan, rule = prepared.plan, prepared.plan.mix.config.decontamination
-    forbidden = token_strings([ids for _, _, ids in plan.forbidden])
-    known = _patterns(plan)
-    strings = _joined(forbidden, known.strings)
+    forbidden, known, strings = looked_for.forbidden, looked_for.known, looked_for.strings
     found = _hits(strings, source, executor)
     is_forbidden = found.pattern < len(forbidden)
     mine = Hits(
@@ -111,17 +158,6 @@ def _not_found(plan: Plan, string: I64) -> int:
     return len(set(owners) - {owners[n] for n in np.unique(string).tolist()})
 
 
-def _patterns(plan: Plan) -> Patterns:
-    """Returns the strings that decontamination looks for; none when it is off."""
-    rule = plan.mix.config.decontamination
-    experiments = () if rule.action == "off" else plan.experiments
-    return patterns(
-        ((e.config.name, e.experiment.kind, e.assigned.items) for e in experiments),
-        plan.encoder,
-        rule,
-    )
-
-
 def _joined(one: TokenStrings, other: TokenStrings) -> TokenStrings:
     """Returns the strings of both, those of the first first."""
     return TokenStrings(
@@ -137,17 +173,28 @@ def _strings_digest(strings: TokenStrings) -> str:
 
 
 def _hits(strings: TokenStrings, source: BaseSource, executor: ExecutorConfig) -> Hits:
-    """Returns where the strings occur in the token files."""
+    """Returns where the strings occur in the token files; those not searched yet are searched."""
     if not len(strings):
         none = np.empty(0, dtype=np.int64)
         return Hits(none, none, none, none)
-    parts = [STAGE_VERSION, source.folder.name, _strings_digest(strings)]
-    folder = source.folder.parent / f"search-{digest_bytes(json.dumps(parts).encode())}"
+    step = _search_step(strings, source.folder, source.dtype)
+    if not all(hits_path(step.folder, task).exists() for task in range(source.n_tasks)):
+        run_stage("search", [step], step.folder, source.n_tasks, executor)
+    return hits(step.folder, source.n_tasks)
+
+
+def _search_step(strings: TokenStrings, tokens: Path, dtype: str) -> SearchTokens:
+    """Returns the step that looks for the strings, its folder made.
+
+    Token files that another engine had begun to write are others, so the engine is in its name.
+    """
+    parts = [STAGE_VERSION, tokens.name, str(engine_of(tokens)), _strings_digest(strings)]
+    folder = tokens.parent / f"search-{digest_bytes(json.dumps(parts).encode())}"
     folder.mkdir(parents=True, exist_ok=True)
-    save_patterns(strings, folder / "patterns.npz")
-    step = SearchTokens(source.folder, source.dtype, folder / "patterns.npz", folder)
-    run_stage("search", [step], folder, source.n_tasks, executor)
-    return hits(folder, source.n_tasks)
+    saved = folder / "patterns.npz"
+    if not saved.exists():
+        save_patterns(strings, saved)
+    return SearchTokens(tokens, dtype, saved, folder)
 
 
 def _without(source: BaseSource, dropped: dict[int, I64]) -> tuple[BaseSource, int]:

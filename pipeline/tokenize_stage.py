@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+from datatrove.pipeline.base import PipelineStep
 
 from mixctl.injections.encode import Encoder
 from mixctl.pipeline.engines import (
@@ -41,6 +42,7 @@ def run_tokenize(
     work: Path,
     keys: list[object],
     executor: ExecutorConfig,
+    further: Callable[[Path], Sequence[PipelineStep]],
 ) -> tuple[Path, int]:
     """Returns the stage's folder and its number of tasks, all done.
 
@@ -51,14 +53,15 @@ def run_tokenize(
         work: the folder of all stages.
         keys: what the tokens depend on, by digest.
         executor: where tasks run.
+        further: from the stage's folder, the steps that go over what a task has written.
     """
     tasks = corpus_tasks(corpus)
     parts = [[[part.file, part.stretch] for part in task] for task in tasks]
     folder = work / f"tokens-{digest_bytes(json.dumps([*keys, parts]).encode())}"
 
     def run(engine: EngineChoice) -> None:
-        steps = [ReadCorpus(corpus, tasks), TokenizeDocuments(folder, encoder, engine.name)]
-        run_stage("tokenize", steps, folder, len(tasks), executor)
+        read, write = ReadCorpus(corpus, tasks), TokenizeDocuments(folder, encoder, engine.name)
+        run_stage("tokenize", [read, write, *further(folder)], folder, len(tasks), executor)
 
     run_with_one_engine(run, folder, engine)
     return folder, len(tasks)
