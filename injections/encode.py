@@ -70,7 +70,7 @@ class Encoder:
         return [self.opened(ids) for ids in self.texts(texts)]
 
     def many_payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Returns the same as `payloads`, of texts that are placed as they are, and many of them.
+        """Returns the same as `payloads`, of many texts.
 
         A build encodes them faster where that provably gives the same ids.
         """
@@ -96,8 +96,8 @@ class Encoder:
     @cached_property
     def ordinary_ids(self) -> NDArray[np.uint32]:
         """Returns the sorted ids of whole characters that are no added or control token."""
-        added = set(self._tokenizer.get_added_tokens_decoder())
-        ids = sorted(set(self._tokenizer.get_vocab().values()) - added)
+        added = list(self._tokenizer.get_added_tokens_decoder())
+        ids = np.setdiff1d(_token_ids(self.tokenizer_json), added).tolist()
         with _of_tokenizers("the tokenizer cannot decode its own tokens"):
             texts = self._tokenizer.decode_batch([[i] for i in ids])
         whole = [i for i, text in zip(ids, texts, strict=True) if text and "\ufffd" not in text]
@@ -124,6 +124,13 @@ def _loaded(tokenizer_json: str) -> Tokenizer:
     return tokenizer
 
 
+@lru_cache(maxsize=2)
+def _token_ids(tokenizer_json: str) -> NDArray[np.int64]:
+    """Returns the ids of all tokens, added and control tokens too: int64."""
+    vocabulary = _loaded(tokenizer_json).get_vocab(with_added_tokens=True)
+    return np.fromiter(vocabulary.values(), dtype=np.int64, count=len(vocabulary))
+
+
 def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Encoder:
     """Returns the encoder of a tokenizer folder.
 
@@ -143,8 +150,7 @@ def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Enc
     tokenizer_json = json.dumps(raw, sort_keys=True, ensure_ascii=False)
     with _of_tokenizers(f"{path}: not a tokenizer"):
         tokenizer = _loaded(tokenizer_json)
-        known = tokenizer.get_vocab(with_added_tokens=True).values()
-    vocab_size = max(known, default=-1) + 1
+        vocab_size = int(_token_ids(tokenizer_json).max(initial=-1)) + 1
     if not 1 <= vocab_size <= MOST_TOKENS:
         raise InputError(f"{path}: has token ids up to {vocab_size - 1}, at most {MOST_TOKENS - 1}")
     ids = {name: _id(folder, tokenizer, token) for name, token in tokens.items()}

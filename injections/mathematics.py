@@ -234,13 +234,11 @@ def _check_solutions(problems: list[Problem]) -> None:
 def _asked(names: list[str], problems: list[Problem], n_shots: int, encoder: Encoder) -> list[Item]:
     """Returns the test items; prompt and solution are cut from one string where they part."""
     shots = "".join(f"{shot.text}\n\n" for shot in shot_problems(n_shots))
-    payloads = encoder.payloads([p.text for p in problems])
-    prompts = encoder.payloads([shots + p.prompt for p in problems])
-    wholes = encoder.payloads([shots + p.text for p in problems])
+    asked = [(p.text, shots + p.prompt, shots + p.text) for p in problems]
+    encoded = iter(encoder.many_payloads([text for texts in asked for text in texts]))
     items = []
-    for name, problem, ids, prompt, whole in zip(
-        names, problems, payloads, prompts, wholes, strict=True
-    ):
+    for name, problem in zip(names, problems, strict=True):
+        ids, prompt, whole = next(encoded), next(encoded), next(encoded)
         cut = shared_prefix(prompt, whole)
         meta = MathematicsMeta(
             op=problem.op,

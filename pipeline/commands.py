@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import TypedDict
@@ -58,6 +59,7 @@ def build(
     from mixctl.pipeline.text import print_build, print_published
     from mixctl.shards.addresses import is_address
 
+    gc.freeze()  # what was imported stays: no collection need go through it
     how: _How = {"control": control, "workers": workers, "executor": executor}
     folder = _folder(out, stage)
     if is_address(out):

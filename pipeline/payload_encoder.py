@@ -2,13 +2,13 @@
 
 Payloads that a kind makes or reads by the thousand (word problems, documents) take `tokenizers`
 some twenty times as long as the fast engine: 1.5% of a run as long as a third of its base corpus.
-So a batch of them is encoded by the engine that was found to agree, and one payload in twenty by
+So a batch of them is encoded by the engine that was found to agree, and one text in a hundred by
 `tokenizers` as well.
 Where one differs, everything is done again with `tokenizers` (`prepare.py`): a build never holds
-the ids of two engines. Everything else of the items (what is asked, candidates, small batches) is
-always encoded by `tokenizers`.
+the ids of two engines. So are questions that are asked by the hundred (word problems); everything
+else of the items (other questions, candidates, small batches) is always encoded by `tokenizers`.
 
-Price: as much as encoding a twentieth of the payloads with `tokenizers`.
+Price: as much as encoding a hundredth of the texts with `tokenizers`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mixctl.injections.encode import Encoder
 from mixctl.pipeline.engines import compare, load_engine
 
 _FEW_CHARACTERS = 50_000
-_SAMPLED = 20
-"""one payload of so many is encoded by `tokenizers` too"""
+_SAMPLED = 100
+"""one text of so many is encoded by `tokenizers` too, the first of each batch always"""
 
 
 @dataclass(frozen=True)
