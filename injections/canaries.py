@@ -14,19 +14,20 @@ alone, and a draw that another item holds already is passed over. Price: some 50
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from mixctl.shards.draws import I64, below, bits, stream, streams
+from mixctl.shards.draws import I64, U64, below, bits, stream, streams
 from mixctl.shards.errors import InputError
 
 SuffixKind = Literal["none", "rare", "least-likely", "random"]
 MOST_ENUMERATED = 100_000
 """`candidates: all` writes out no larger space than this"""
 _MOST_REDRAWS = 1000
+_DRAWN_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class SecretSpace:
         self.check_room(len(items), candidates)
         taken: set[bytes] = set()
         found = []
-        for item in items:
-            rows = self._unused(item, each, taken)
-            mine = list(itertools.islice(rows, each))
+        for item, first in zip(items, self._first_draws(items, each), strict=True):
+            draws = itertools.chain(first, self._later_draws(item, each))
+            mine = list(itertools.islice(self._unused(draws, taken), each))
             if len(mine) < each:
                 raise InputError(
                     f"experiment '{self.experiment}': item '{item}': no unused secret found among "
@@ -119,20 +120,32 @@ class SecretSpace:
                 f"each need {needed} different secrets, but there are only {self.size}"
             )
 
-    def _unused(self, item: str, each: int, taken: set[bytes]) -> Iterator[I64]:
-        """Yields the draws of an item that nobody holds, taking each."""
-        for secret in self._draws(item, each):
+    def _unused(self, draws: Iterable[I64], taken: set[bytes]) -> Iterator[I64]:
+        """Yields the draws that nobody holds, taking each."""
+        for secret in draws:
             mark = secret.astype(np.uint32).tobytes()
             if mark not in taken:
                 taken.add(mark)
                 yield secret
 
-    def _draws(self, item: str, each: int) -> Iterator[I64]:
-        """Yields draw 0, draw 1, ... of an item."""
-        key = stream(self.seed, "memorization", self.experiment, item)
-        for first in range(0, _MOST_REDRAWS + 10 * each, each):
-            counters = np.arange(first * self.length, (first + each) * self.length)
-            yield from below(bits(key, counters), self.symbols).reshape(each, self.length)
+    def _first_draws(self, items: Sequence[str], each: int) -> Iterator[I64]:
+        """Yields draws 0 to each - 1 of every item: int64 (each, length)."""
+        keys = streams(items, self.seed, "memorization", self.experiment)
+        n_at_once = max(1, _DRAWN_AT_ONCE // (each * self.length))
+        for at in range(0, len(items), n_at_once):
+            yield from self._drawn(keys[at : at + n_at_once, None], 0, each)
+
+    def _later_draws(self, item: str, each: int) -> Iterator[I64]:
+        """Yields draw `each`, the one after it, ... of an item."""
+        key = streams([item], self.seed, "memorization", self.experiment)[:, None]
+        for first in range(each, _MOST_REDRAWS + 10 * each, each):
+            yield from self._drawn(key, first, each)[0]
+
+    def _drawn(self, keys: U64, first: int, each: int) -> I64:
+        """Returns `each` draws of every stream, from one on: int64 (streams, each, length)."""
+        counters = np.arange(first * self.length, (first + each) * self.length)
+        symbols = below(bits(keys, counters), self.symbols)
+        return symbols.reshape(len(keys), each, self.length)
 
 
 def draw_bits(seed: int, experiment: str, item: str, n: int) -> list[int]:

@@ -22,9 +22,9 @@ sentences, graphs and code are our own. Price: about 0.1 ms a problem of 1 to 10
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, count, product
 from math import isqrt
 from typing import Literal
 
@@ -42,7 +42,8 @@ _SMALLEST = 2
 _N_NUMBERS = MODULUS - _SMALLEST
 _SIDES: tuple[Side, ...] = ("train",) * 13 + ("test",) * 2 + ("shot",)
 _MOST_SLOTS = 3
-_WIDTH = 192
+_WIDTH = 128
+"""values of a stream that are made at a time; nine problems of ten need no more"""
 _NUMBER = -1
 _SHAPES = tuple(
     product("+-*", (False, True), (False, False, False, True), (False, True), (False, True))
@@ -50,13 +51,14 @@ _SHAPES = tuple(
 """of an operation: its symbol, whether it has one operand and a number, whether its first and its
 second operand are new constants, and whether they change places"""
 _SENTENCES = {
-    ("", True): "There are {n} {a}.",
-    ("+", True): "There are {n} more {a} than {b}.",
-    ("-", True): "There are {n} fewer {a} than {b}.",
-    ("*", True): "There are {n} times as many {a} as {b}.",
-    ("+", False): "There are as many {a} as {b} and {c} together.",
-    ("-", False): "The number of {a} is the number of {b} minus the number of {c}.",
-    ("*", False): "The number of {a} is the number of {b} times the number of {c}.",
+    "+": "There are %d more %s than %s.",
+    "-": "There are %d fewer %s than %s.",
+    "*": "There are %d times as many %s as %s.",
+}
+_SENTENCES_OF_TWO = {
+    "+": "There are as many %s as %s and %s together.",
+    "-": "The number of %s is the number of %s minus the number of %s.",
+    "*": "The number of %s is the number of %s times the number of %s.",
 }
 
 
@@ -85,40 +87,28 @@ _Statement = tuple[str, int, int]
 stands for the statement's own number, and no symbol makes a constant"""
 
 
-@dataclass
-class _Draws:
-    """The values of one stream, in turn."""
+_Draw = Callable[[], int]
+"""Gives the next 64 random bits of one stream; `draw() * n >> 64` is uniform over 0..n - 1"""
 
-    key: int
-    values: list[int]
-    used: int = 0
 
-    def below(self, limit: int) -> int:
-        """Returns the next draw, uniform over 0..limit - 1."""
-        if self.used == len(self.values):
-            self._extend()
-        value = self.values[self.used]
-        self.used += 1
-        return value * limit >> 64
+def _draw(key: int, first: list[int]) -> _Draw:
+    """Returns what gives the values of a stream in turn: those that are made already, and more."""
+    return chain(first, _more(key, len(first))).__next__
 
-    def several(self, n: int, limit: int) -> list[int]:
-        """Returns the next n draws, each uniform over 0..limit - 1."""
-        while self.used + n > len(self.values):
-            self._extend()
-        self.used += n
-        return [value * limit >> 64 for value in self.values[self.used - n : self.used]]
 
-    def chosen(self, n: int, total: int) -> list[int]:
-        """Returns n different numbers of 0..total - 1 in random order."""
-        numbers = list(range(total))
-        for i, value in enumerate(self.several(n, 1 << 64)):
-            j = i + (value * (total - i) >> 64)
-            numbers[i], numbers[j] = numbers[j], numbers[i]
-        return numbers[:n]
+def _more(key: int, n_before: int) -> Iterator[int]:
+    """Yields the values of a stream from one on, without end."""
+    for first in count(n_before, _WIDTH):
+        yield from bits(key, np.arange(first, first + _WIDTH)).tolist()
 
-    def _extend(self) -> None:
-        more = np.arange(len(self.values), len(self.values) + _WIDTH)
-        self.values += bits(self.key, more).tolist()
+
+def _chosen(draw: _Draw, n: int, total: int) -> list[int]:
+    """Returns n different numbers of 0..total - 1 in random order."""
+    numbers = list(range(total))
+    for i in range(n):
+        j = i + (draw() * (total - i) >> 64)
+        numbers[i], numbers[j] = numbers[j], numbers[i]
+    return numbers[:n]
 
 
 def make_problems(
@@ -126,52 +116,52 @@ def make_problems(
 ) -> list[Problem]:
     """Returns a problem for each (stream key, op), with the answers asked for if there are any."""
     values = bits(keys[:, None], np.arange(_WIDTH)[None, :]).tolist()
-    draws = [_Draws(int(key), row) for key, row in zip(keys, values, strict=True)]
-    wanted = [d.below(MODULUS) for d in draws] if answers is None else answers
+    draws = [_draw(key, row) for key, row in zip(keys.tolist(), values, strict=True)]
+    wanted = [draw() * MODULUS >> 64 for draw in draws] if answers is None else answers
     return [_problem(*each, side) for each in zip(draws, ops, wanted, strict=True)]
 
 
-def _problem(draws: _Draws, op: int, answer: int, side: Side) -> Problem:
+def _problem(draw: _Draw, op: int, answer: int, side: Side) -> Problem:
     """Returns the first problem of the stream that is on this side and can have this answer."""
     while True:
-        statements = _needed(draws, op)
+        statements = _needed(draw, op)
         asked = len(statements) - 1
-        _add_unneeded(statements, draws, draws.below(3 + op // 3))
-        names = _names(draws, len(statements))
+        _add_unneeded(statements, draw, draw() * (3 + op // 3) >> 64)
+        names = _names(draw, len(statements))
         order = _solving_order(statements, asked)
         formulas = {i: _formula(statements[i], i, names) for i in order}
         if side_of(formulas.values()) != side:
             continue
-        numbers = [_SMALLEST + n for n in draws.several(len(names), _N_NUMBERS)]
-        values = _reach(statements, numbers, asked, answer, draws)
+        numbers = [_SMALLEST + (draw() * _N_NUMBERS >> 64) for _ in names]
+        values = _reach(statements, numbers, asked, answer, draw)
         if values is not None:
             break
-    shuffled = draws.chosen(len(names), len(names))
+    shuffled = _chosen(draw, len(names), len(names))
     sentences = [_sentence(statements[i], names, numbers[i], names[i]) for i in shuffled]
     sentences.append(f"How many {names[asked]} are there, counted modulo {MODULUS}?")
     steps = [_step(statements[i], formulas[i], numbers[i], values, values[i]) for i in order]
     return Problem(op, answer, " ".join(sentences), "; ".join(steps))
 
 
-def _needed(draws: _Draws, op: int) -> list[_Statement]:
+def _needed(draw: _Draw, op: int) -> list[_Statement]:
     """Returns statements with `op` operations, all of which the last one depends on."""
     statements: list[_Statement] = []
     unused: list[int] = []
     for remaining in range(op - 1, -1, -1):
         # each later operation can use up one more result than it makes
         least = len(unused) - remaining
-        symbol, one_operand, new_first, new_second, turned = _SHAPES[draws.below(len(_SHAPES))]
+        symbol, one_operand, new_first, new_second, turned = _SHAPES[draw() * len(_SHAPES) >> 64]
         if unused and (least > 0 or not new_first):
-            left = unused.pop(draws.below(len(unused)))
+            left = unused.pop(draw() * len(unused) >> 64)
         else:
             left = _constant(statements)
         right = _NUMBER
         if least > 1:
-            right = unused.pop(draws.below(len(unused)))
+            right = unused.pop(draw() * len(unused) >> 64)
         elif not one_operand and (new_second or len(statements) == 1):
             right = _constant(statements)
         elif not one_operand:
-            right = _other(draws, len(statements), left)
+            right = _other(draw, len(statements), left)
             if right in unused:
                 unused.remove(right)
         turn = turned and right != _NUMBER
@@ -186,29 +176,29 @@ def _constant(statements: list[_Statement]) -> int:
     return len(statements) - 1
 
 
-def _other(draws: _Draws, total: int, taken: int) -> int:
+def _other(draw: _Draw, total: int, taken: int) -> int:
     """Returns a number of 0..total - 1 that is not `taken`."""
-    number = draws.below(total - 1)
+    number = draw() * (total - 1) >> 64
     return number + (number >= taken)
 
 
-def _add_unneeded(statements: list[_Statement], draws: _Draws, n: int) -> None:
+def _add_unneeded(statements: list[_Statement], draw: _Draw, n: int) -> None:
     for _ in range(n):
         total = len(statements)
-        left, symbol = draws.below(total), "+-*"[draws.below(3)]
-        form = draws.below(3)
+        left, symbol = draw() * total >> 64, "+-*"[draw() * 3 >> 64]
+        form = draw() * 3 >> 64
         if form == 0:
             _constant(statements)
         else:
-            right = _NUMBER if form == 1 else _other(draws, total, left)
+            right = _NUMBER if form == 1 else _other(draw, total, left)
             statements.append((symbol, left, right))
 
 
-def _names(draws: _Draws, n: int) -> list[str]:
+def _names(draw: _Draw, n: int) -> list[str]:
     """Returns n different names; things and places are few, so that names resemble each other."""
     side = isqrt(n) + 1
-    things, places = draws.chosen(side, len(THINGS)), draws.chosen(side, len(PLACES))
-    cells = draws.chosen(n, side * side)
+    things, places = _chosen(draw, side, len(THINGS)), _chosen(draw, side, len(PLACES))
+    cells = _chosen(draw, n, side * side)
     return [f"{THINGS[things[c // side]]} in the {PLACES[places[c % side]]}" for c in cells]
 
 
@@ -236,7 +226,7 @@ def side_of(formulas: Iterable[str]) -> Side:
 
 
 def _reach(
-    statements: list[_Statement], numbers: list[int], asked: int, answer: int, draws: _Draws
+    statements: list[_Statement], numbers: list[int], asked: int, answer: int, draw: _Draw
 ) -> list[int] | None:
     """Returns the values up to that asked for, one of `numbers` changed in place to reach it.
 
@@ -247,10 +237,10 @@ def _reach(
     if values[asked] == answer:
         return values
     slots = [i for i, s in enumerate(statements[: asked + 1]) if s[2] == _NUMBER]
-    for n in draws.chosen(min(_MOST_SLOTS, len(slots)), len(slots)):
+    for n in _chosen(draw, min(_MOST_SLOTS, len(slots)), len(slots)):
         slot, kept = slots[n], numbers[slots[n]]
         affected = _affected(statements, slot, asked)
-        first = draws.below(_N_NUMBERS)
+        first = draw() * _N_NUMBERS >> 64
         for shift in range(_N_NUMBERS):
             numbers[slot] = _SMALLEST + (first + shift) % _N_NUMBERS
             _evaluate(statements, numbers, values, affected)
@@ -304,8 +294,11 @@ def _formula(statement: _Statement, which: int, names: list[str]) -> str:
 
 def _sentence(statement: _Statement, names: list[str], number: int, name: str) -> str:
     symbol, left, right = statement
-    form = _SENTENCES[symbol, right == _NUMBER]
-    return form.format(n=number, a=name, b=names[left], c=names[right])
+    if not symbol:
+        return f"There are {number} {name}."
+    if right == _NUMBER:
+        return _SENTENCES[symbol] % (number, name, names[left])
+    return _SENTENCES_OF_TWO[symbol] % (name, names[left], names[right])
 
 
 def _step(statement: _Statement, formula: str, number: int, values: list[int], value: int) -> str:

@@ -61,12 +61,23 @@ def _items(experiment: PlannedExperiment, tokens: list[np.ndarray | None]) -> pa
         pa.array([i.stratum or ALL for i in assigned.items], pa.string()),
         pa.array(list(assigned.clusters), pa.string()),
         pa.array(assigned.copies, pa.int32()),
-        pa.array(tokens, pa.list_(pa.uint32())),
+        _token_lists(tokens),
         pa.array([i.text for i in assigned.items], pa.string()),
         pa.array([i.meta.model_dump_json() for i in assigned.items], pa.string()),
     ]
     table = pa.table(columns, schema=ITEMS)
     return table.append_column("randomised", pa.array(assigned.randomised, pa.bool_()))
+
+
+def _token_lists(tokens: Sequence[np.ndarray | None]) -> pa.ListArray:
+    """Returns a column of token lists; None is a missing value."""
+    given = [ids for ids in tokens if ids is not None]
+    ends = np.cumsum([0, *(0 if ids is None else len(ids) for ids in tokens)], dtype=np.int64)
+    values = np.concatenate([np.empty(0, dtype=np.uint32), *given])
+    missing = pa.array([ids is None for ids in tokens], pa.bool_())
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), pa.array(values, pa.uint32()), mask=missing
+    )
 
 
 def placements_table(
