@@ -16,12 +16,13 @@ import pytest
 import yaml
 from tokenizers import Tokenizer
 
+from mixctl.pipeline import stages
 from mixctl.pipeline.build import build
 from mixctl.shards.chunks import chunk_name, open_chunk
 from mixctl.shards.errors import InputError
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import read_record
-from tests.support.workspace import Workspace, canaries, documents, quiz
+from tests.support.workspace import Workspace, canaries, documents, quiz, write_jsonl
 
 SAME_BYTES = ("train", "val", "control", "manifest", "tokenizer")
 
@@ -277,6 +278,29 @@ def test_a_changed_mix_does_not_reuse_an_interrupted_build(shared, built, tmp_pa
     assert set(read_record(out).totals) == {"canaries"}
     fresh = tmp_path / "fresh"
     build(shared.mix(canaries(), name="less.yaml"), fresh)
+    for part in ("train", "val", "manifest"):
+        assert not filecmp.dircmp(out / part, fresh / part).diff_files
+
+
+def test_what_was_tokenized_before_is_searched_for_other_items(shared, tmp_path, monkeypatch):
+    """A build is stopped behind its search; another mix goes on with its tokens and searches."""
+    rows = [json.loads(line) for line in (shared.folder / "corpus.jsonl").open(encoding="utf-8")]
+    texts = [row["text"] for row in rows if 8 <= len(row["text"].split()) <= 14][:3]
+    write_jsonl(shared.folder / "leaked.jsonl", [{"text": text, "copies": 2} for text in texts])
+    leaked = documents(name="leaked", items="leaked.jsonl")
+    mix = shared.mix(leaked, name="leaked.yaml", decontamination={"action": "drop"})
+    out, fresh, ran = tmp_path / "out", tmp_path / "fresh", []
+    with monkeypatch.context() as patch:
+        patch.setattr("mixctl.pipeline.build.lay", None)
+        with pytest.raises(TypeError):
+            build(shared.mix(canaries(), name="before.yaml"), out)
+    stage = stages.run_stage
+    monkeypatch.setattr(stages, "run_stage", lambda *a: ran.append(a[0]) or stage(*a))
+    build(mix, out)
+    build(mix, fresh)
+    assert ran == ["search", "mix", "mix"]
+    found = pq.read_table(fresh / "manifest/decontamination.parquet")["document"].to_pylist()
+    assert {rows[document]["text"] for document in found} == set(texts)
     for part in ("train", "val", "manifest"):
         assert not filecmp.dircmp(out / part, fresh / part).diff_files
 

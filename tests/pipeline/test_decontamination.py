@@ -176,27 +176,35 @@ CORPUS = [
 ]
 
 
-def searched_corpus(folder: Path, encoder: Encoder, made: Patterns) -> tuple[Hits, BaseDocuments]:
-    """Returns what the stages find in CORPUS, one file a task."""
+def searched_corpus(
+    folder: Path, encoder: Encoder, made: Patterns, together: bool = False
+) -> tuple[Hits, BaseDocuments]:
+    """Returns what is found in CORPUS, one file a task: while it is tokenized, or afterwards."""
     base, tokens, stage = folder / "base", folder / "tokens", folder / "search"
     base.mkdir()
     for number, texts in enumerate(CORPUS):
         write_jsonl(base / f"{number}.jsonl", [{"text": text} for text in texts])
     corpus = find_corpus(str(base), "jsonl", "text", None)
     tasks = [[Part(name, 0)] for name in corpus.files]
-    steps = [ReadCorpus(corpus, tasks), TokenizeDocuments(tokens, encoder)]
-    run_stage("tokenize", steps, tokens, len(tasks), ExecutorConfig())
     saved = stage / "patterns.npz"
     save_patterns(made.strings, saved)
-    run_stage("search", [SearchTokens(tokens, "uint16", saved, stage)], stage, 2, ExecutorConfig())
+    steps = [ReadCorpus(corpus, tasks), TokenizeDocuments(tokens, encoder)]
+    search = [SearchTokens(tokens, "uint16", saved, stage)]
+    behind = search if together else []
+    run_stage("tokenize", [*steps, *behind], tokens, len(tasks), ExecutorConfig())
+    if not together:
+        run_stage("search", search, stage, 2, ExecutorConfig())
     return hits(stage, 2), BaseDocuments(tokens, "uint16")
 
 
-def test_a_planted_corpus_gives_the_rows_counted_by_hand(tmp_path: Path, encoder: Encoder) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_planted_corpus_gives_the_rows_counted_by_hand(
+    tmp_path: Path, encoder: Encoder, together: bool
+) -> None:
     whole, long = text_item(encoder, "whole", words(0, 10)), text_item(encoder, "a", words(100, 30))
     experiments = [("quiz", KIND, [whole, long]), ("again", KIND, [whole])]
     made = patterns(experiments, encoder, RULE)
-    found, documents = searched_corpus(tmp_path, encoder, made)
+    found, documents = searched_corpus(tmp_path, encoder, made, together)
     table = hits_table(found, made, documents, encoder, Decontamination(action="drop"))
     columns = ["experiment", "item", "document", "offset", "length"]
     rows = list(zip(*(table[name].to_pylist() for name in columns), strict=True))
