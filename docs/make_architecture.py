@@ -34,10 +34,12 @@ BUILD = {
         ("mix.yaml, trainer config", "item files, tokenizer/"),
     ),
     "pipeline.stages.tokenize": Step(
-        "datatrove: documents to token files", ("corpus",), (".work/tokens-*/",)
+        "datatrove: token files, items looked for in them",
+        ("corpus",),
+        (".work/tokens-*/, .work/search-*/",),
     ),
     "pipeline.stages.search": Step(
-        "datatrove: items that the corpus holds", (".work/tokens-*/",), (".work/search-*/",)
+        "items that the corpus holds", (".work/tokens-*/, .work/search-*/",)
     ),
     "pipeline.base_stream.lay": Step("base documents into training order", (".work/tokens-*/",)),
     "pipeline.resolve.resolve": Step("offsets, clean spare sequences: settled"),
