@@ -12,12 +12,13 @@ Price: a line of a file in memory at a time.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from mixctl.evals.experiments import Experiment
 from mixctl.evals.lm_eval_question import task_name
@@ -29,6 +30,32 @@ _FILE = re.compile(r"samples_(mixctl_.+)_(\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")
 _MOST_PROBLEMS = 5
 _FILTER = "none"
 HARNESS_METRICS = ("acc", "acc_norm")
+
+
+class _Pair(BaseModel):
+    """What was asked: context and continuation."""
+
+    arg_0: str
+    arg_1: str
+
+
+class _Sample(BaseModel):
+    """A line of the samples; the harness writes most numbers as text."""
+
+    doc: dict[str, Any]
+    arguments: dict[str, _Pair] | list[tuple[str, str]]
+    filtered_resps: list[tuple[FiniteFloat, Any]]
+    acc: FiniteFloat
+    acc_norm: FiniteFloat
+    filter: str = _FILTER
+
+    @property
+    def prompts(self) -> set[str]:
+        """Returns what stood before the choices: one string, however a version writes it."""
+        if isinstance(self.arguments, dict):
+            return {pair.arg_0 for pair in self.arguments.values()}
+        return {context for context, _ in self.arguments}
+
 
 Questions = Mapping[str, Mapping[str, dict[str, Any]]]
 """experiment -> item -> the question as it was exported"""
@@ -163,17 +190,24 @@ def _read_file(
 ) -> list[str]:
     """Returns what is wrong with a file, after adding what it says of each item to `answers`."""
     problems: list[str] = []
-    for place, sample in _lines(path):
-        if sample.get("filter", _FILTER) != _FILTER:
-            continue
+    for place, plain in _lines(path):
         try:
-            name, answered = _answered(sample, asked)
-        except (ValueError, TypeError, KeyError) as error:
-            problems.append(f"{place}: {' '.join(str(error).split())}")
+            sample = _Sample.model_validate(plain)
+        except ValidationError as error:
+            problems += [
+                f"{place}: no sample of lm_eval: {'.'.join(map(str, e['loc']))}: {e['msg']}"
+                for e in error.errors()
+            ]
             continue
-        if name in answers:
+        if sample.filter != _FILTER:
+            continue
+        name = str(sample.doc.get("id"))
+        if wrong := _wrong(sample, name, asked):
+            problems.append(f"{place}: {wrong}")
+        elif name in answers:
             problems.append(f"{place}: item '{name}' is there twice")
-        answers[name] = answered
+        else:
+            answers[name] = _answered(sample, asked[name])
     return problems
 
 
@@ -188,52 +222,29 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _answered(
-    sample: Mapping[str, Any], asked: Mapping[str, dict[str, Any]]
-) -> tuple[str, Answered]:
-    """Returns the item that a sample is of, and what was found.
-
-    Raises:
-        ValueError: when it is no sample, or not of a question of the build.
-    """
-    keys = ("doc", "arguments", "filtered_resps", *HARNESS_METRICS)
-    missing = [key for key in keys if key not in sample]
-    if missing or not isinstance(sample["doc"], dict):
-        raise ValueError(f"no sample of lm_eval: {', '.join(missing) or 'doc'} is missing")
-    doc = sample["doc"]
-    name = str(doc.get("id"))
+def _wrong(sample: _Sample, name: str, asked: Mapping[str, dict[str, Any]]) -> str | None:
+    """Returns why a sample is not one of a question of the build; None: it is."""
     if name not in asked:
-        raise ValueError(f"the experiment has no item '{name}'{nearest(name, asked)}")
+        return f"the experiment has no item '{name}'{nearest(name, asked)}"
     wanted = asked[name]
-    if wrong := [key for key, value in wanted.items() if doc.get(key) != value]:
-        raise ValueError(
-            f"item '{name}': {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not that of "
-            "the build: the task was exported from another one, or changed"
+    if wrong := [key for key, value in wanted.items() if sample.doc.get(key) != value]:
+        are = "is" if len(wrong) == 1 else "are"
+        return (
+            f"item '{name}': {', '.join(wrong)} {are} not that of the build: the task was exported "
+            "from another one, or changed"
         )
-    likelihoods = [_number(one[0]) for one in sample["filtered_resps"]]
-    if len(likelihoods) != len(wanted["choices"]):
-        raise ValueError(
-            f"item '{name}': {len(likelihoods)} log-likelihoods of {len(wanted['choices'])} choices"
-        )
-    metrics = {key: _number(sample[key]) for key in HARNESS_METRICS}
-    return name, Answered(likelihoods, metrics, _prompts(sample) != {wanted["context"]})
+    if len(sample.filtered_resps) != len(wanted["choices"]):
+        n_found, n_wanted = len(sample.filtered_resps), len(wanted["choices"])
+        return f"item '{name}': {n_found} log-likelihoods of {n_wanted} choices"
+    return None
 
 
-def _prompts(sample: Mapping[str, Any]) -> set[str]:
-    """Returns what stood before the choices: one string, however the version writes arguments."""
-    given = sample["arguments"]
-    pairs = given.values() if isinstance(given, dict) else given
-    return {str(pair["arg_0"] if isinstance(pair, dict) else pair[0]) for pair in pairs}
-
-
-def _number(value: object) -> float:
-    """Returns the number, which the harness may have written as text."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{value!r} is no number")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{value!r} is not finite")
-    return number
+def _answered(sample: _Sample, wanted: Mapping[str, Any]) -> Answered:
+    return Answered(
+        loglikelihoods=[response[0] for response in sample.filtered_resps],
+        metrics={name: getattr(sample, name) for name in HARNESS_METRICS},
+        own_prompt=sample.prompts != {wanted["context"]},
+    )
 
 
 def _missing(folder: Path, experiment: Experiment, answers: Mapping[str, Answered]) -> list[str]:

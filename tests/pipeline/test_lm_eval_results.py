@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -220,8 +221,8 @@ def test_what_was_asked_otherwise_is_said(built, copied, tmp_path):
 
 def refused(built, folder, tmp_path, **options):
     with pytest.raises(InputError) as found:
-        import_results(built, [folder], tmp_path / "results", **options)
-    assert not (tmp_path / "results").exists()
+        import_results(built, [folder], tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
     return str(found.value)
 
 
@@ -247,11 +248,18 @@ def test_every_item_must_be_there_once(built, copied, tmp_path):
         (lambda s: s["doc"].update(gold=9, copies=7), "copies, gold are not that of the build"),
         (lambda s: s["doc"].update(id="nobody"), "the experiment has no item 'nobody'"),
         (lambda s: s.update(filtered_resps=[["-1", "x"]]), "1 log-likelihoods of 4 choices"),
-        (lambda s: s["filtered_resps"][0].__setitem__(0, "nan"), "'nan' is not finite"),
-        (lambda s: s["filtered_resps"][0].__setitem__(0, None), "None is no number"),
-        (lambda s: s.pop("arguments"), "no sample of lm_eval: arguments is missing"),
-        (lambda s: s.pop("acc_norm"), "no sample of lm_eval: acc_norm is missing"),
-        (lambda s: s.update(doc=3), "no sample of lm_eval: doc is missing"),
+        (
+            lambda s: s["filtered_resps"][0].__setitem__(0, "nan"),
+            "filtered_resps.0.0: Input should be a finite",
+        ),
+        (
+            lambda s: s["filtered_resps"][0].__setitem__(0, None),
+            "filtered_resps.0.0: Input should be a valid",
+        ),
+        (lambda s: s["filtered_resps"].__setitem__(0, []), "filtered_resps.0.0: Field required"),
+        (lambda s: s.pop("arguments"), "no sample of lm_eval: arguments: Field"),
+        (lambda s: s.pop("acc_norm"), "no sample of lm_eval: acc_norm: Field"),
+        (lambda s: s.update(doc=3), "no sample of lm_eval: doc: Input"),
     ],
 )
 def test_what_is_not_of_the_build_is_refused(built, copied, tmp_path, change, message):
@@ -316,3 +324,34 @@ def test_results_of_an_eval_are_not_written_over(built, harness, tmp_path):
     (out / "results.json").write_text(json.dumps(summary))
     with pytest.raises(InputError, match="holds results of `mixctl eval`"):
         import_results(built, [harness / "run"], out)
+
+
+def test_all_models_are_of_the_same_experiments(shared, tmp_path):
+    mix = shared.mix(quiz(), quiz(name="other"), name="both.yaml")
+    build(mix, tmp_path / "out")
+    for name in ("quiz", "other"):
+        export_tasks(tmp_path / "out", name, tmp_path / name)
+    answered(tmp_path / "quiz", tmp_path / "h/step-1", 1, {})
+    answered(tmp_path / "quiz", tmp_path / "h/step-2", 2, {})
+    import_results(tmp_path / "out", [tmp_path / "h"], tmp_path / "results")
+    for path in (tmp_path / "other").glob("mixctl_other_*.jsonl"):
+        lines = [sample(doc, [-1, -2, -3, -4]) for doc in rows_of(path)]
+        write_rows(tmp_path / f"h/step-2/samples_{path.stem}_{DATE}.jsonl", lines)
+    said = refused(tmp_path / "out", tmp_path / "h", tmp_path / "again")
+    assert "step-1: has no samples of experiment 'other', other models have" in said
+
+
+def test_a_build_without_questions_or_tokenizer_is_refused(shared, harness, tmp_path):
+    build(shared.mix(canaries(), name="canaries.yaml"), tmp_path / "canaries")
+    said = refused(tmp_path / "canaries", harness / "run", tmp_path / "a")
+    assert "has no experiment of the kind contamination" in said
+    build(shared.mix(quiz(), name="alone.yaml"), tmp_path / "out")
+    (tmp_path / "out/tokenizer/tokenizer.json").unlink()
+    said = refused(tmp_path / "out", harness / "run", tmp_path / "a")
+    assert "tokenizer.json: missing, the questions cannot be read" in said
+
+
+def test_results_without_a_number_have_nothing_to_export(built, harness, tmp_path):
+    found = import_results(built, [harness / "run"], tmp_path / "results")
+    with pytest.raises(InputError, match="no row of the results has a number"):
+        export_results(replace(found, rows=[]), tmp_path / "back")
