@@ -131,10 +131,11 @@ def import_results(
 
 
 def _check_own(out: Path) -> None:
-    """Refuses a folder with results of `mixctl eval`: their scores would be lost."""
+    """Refuses a folder with results or scores of `mixctl eval`: they would be lost."""
     check_out(out)
     summary = out / results.SUMMARY_NAME
-    if summary.is_file() and read_json(summary).get("scored_by") != SOURCE:
+    imported = summary.is_file() and read_json(summary).get("scored_by") == SOURCE
+    if not imported and (summary.is_file() or (out / "samples").exists()):
         raise InputError(f"--out {out}: holds results of `mixctl eval`; choose another folder")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mixctl.evals import cpdt_report
-from tests.support.browser import DESKTOP, PHONE, serious_issues
+from tests.support.browser import DESKTOP, PHONE, scrolled_by_keyboard, serious_issues
 
 pytestmark = pytest.mark.browser
 NAMES = ["a-rather-long-name-of-an-experiment", "<b>leak</b>", "secrets", "facts", "marks", "poems"]
@@ -66,18 +66,5 @@ def test_axe_finds_nothing_serious(path, size, scheme, opened):
 
 
 def test_what_is_wider_than_a_phone_is_reached_by_keyboard(path, opened):
-    page = opened(path, PHONE)
-    wide = page.evaluate(
-        "[...document.querySelectorAll('.page *')].filter(one => one.scrollWidth > one.clientWidth"
-        " + 1 && getComputedStyle(one).overflowX === 'auto').length"
-    )
-    assert wide >= 3
-    moved = set()
-    for _ in range(wide):
-        page.keyboard.press("Tab")
-        page.keyboard.press("ArrowRight")
-        page.wait_for_timeout(300)  # it scrolls smoothly
-        focused = "document.activeElement"
-        assert page.evaluate(f"{focused}.scrollLeft") > 0
-        moved.add(page.evaluate(f"[...document.querySelectorAll('*')].indexOf({focused})"))
-    assert len(moved) == wide
+    wide, moved = scrolled_by_keyboard(opened(path, PHONE))
+    assert moved == wide and wide >= 3

@@ -13,7 +13,7 @@ import pytest
 
 from mixctl.evals import report
 from tests.evals.made_results import made_results
-from tests.support.browser import DESKTOP, PHONE, TEXTS, serious_issues
+from tests.support.browser import DESKTOP, PHONE, TEXTS, scrolled_by_keyboard, serious_issues
 
 pytestmark = pytest.mark.browser
 
@@ -143,3 +143,10 @@ def test_by_keyboard(opened, made):
     page.keyboard.press("Tab")
     outline = page.evaluate("getComputedStyle(document.activeElement).outline")
     assert "solid" in outline and "3px" in outline
+
+
+def test_what_is_wider_than_a_phone_is_reached_by_keyboard(opened, made):
+    page = opened(made, PHONE)
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+    wide, moved = scrolled_by_keyboard(page)
+    assert moved == wide and wide >= 3

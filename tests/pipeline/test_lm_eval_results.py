@@ -322,8 +322,12 @@ def test_results_of_an_eval_are_not_written_over(built, harness, tmp_path):
     summary = json.loads((out / "results.json").read_text())
     summary.pop("scored_by")
     (out / "results.json").write_text(json.dumps(summary))
-    with pytest.raises(InputError, match="holds results of `mixctl eval`"):
-        import_results(built, [harness / "run"], out)
+    for interrupted in (False, True):
+        if interrupted:  # samples of an eval that goes on when it is run again
+            (out / "results.json").unlink()
+        with pytest.raises(InputError, match="holds results of `mixctl eval`"):
+            import_results(built, [harness / "run"], out)
+        assert list((out / "samples").iterdir())
 
 
 def test_all_models_are_of_the_same_experiments(shared, tmp_path):

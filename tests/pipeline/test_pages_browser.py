@@ -8,7 +8,7 @@ from mixctl.pipeline.planning import plan_mix
 from mixctl.pipeline.show import Choice
 from mixctl.pipeline.show_page import write_show_page
 from tests.pipeline.test_pages import HOSTILE, hostile_mix
-from tests.support.browser import DESKTOP, PHONE, TEXTS, serious_issues
+from tests.support.browser import DESKTOP, PHONE, TEXTS, scrolled_by_keyboard, serious_issues
 from tests.support.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -130,3 +130,13 @@ def test_the_overview_leads_to_an_experiment_and_back(opened, pages):
     assert 0 <= page.locator("article:target").bounding_box()["y"] < DESKTOP[1]
     page.locator("article:target").get_by_role("link", name="Back to the overview").click()
     assert page.evaluate("location.hash") == "#overview"
+
+
+def test_the_plan_by_keyboard(opened, pages):
+    page = opened(pages["plan"])
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the overview"
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#overview"
+    wide, moved = scrolled_by_keyboard(opened(pages["plan"], PHONE))
+    assert moved == wide and wide >= 2

@@ -99,3 +99,24 @@ def serious_issues(page: Any, for_fingers: bool) -> list[tuple[str, str]]:
     assert found["passes"]
     bad = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
     return [(v["id"], v["nodes"][0]["html"][:200]) for v in bad]
+
+
+def scrolled_by_keyboard(page: Any) -> tuple[int, int]:
+    """Returns how many parts of the page scroll sideways, and how many of them Tab and the right
+    arrow move."""
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.page *')].filter(one => one.scrollWidth > one.clientWidth"
+        " + 1 && getComputedStyle(one).overflowX === 'auto' && one.checkVisibility()).length"
+    )
+    focused, begin, moved = "document.activeElement", None, set()
+    while True:
+        page.keyboard.press("Tab")
+        place = page.evaluate(f"[...document.querySelectorAll('*')].indexOf({focused})")
+        if place == begin or page.evaluate(f"{focused} === document.body"):
+            return wide, len(moved)
+        begin = place if begin is None else begin
+        if page.evaluate(f"{focused}.scrollWidth > {focused}.clientWidth + 1"):
+            page.keyboard.press("ArrowRight")
+            page.wait_for_timeout(200)  # it scrolls smoothly
+            if page.evaluate(f"{focused}.scrollLeft") > 0:
+                moved.add(place)
