@@ -18,6 +18,7 @@ datasets = pytest.importorskip("datasets")
 from lm_eval import simple_evaluate  # noqa: E402
 from lm_eval.__main__ import cli_evaluate  # noqa: E402
 from lm_eval.api.model import LM  # noqa: E402
+from lm_eval.loggers.wandb_logger import WandbLogger  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 from lm_eval.utils import get_results_filenames, make_table  # noqa: E402
 
@@ -193,6 +194,11 @@ def test_what_the_harness_found_is_what_we_find(shared, tmp_path, monkeypatch):
     at = next(place for place, row in enumerate(table) if row[1:2] == ["- quiz x8"])
     (shown,) = [row for row in table[at : at + 2] if row[3:6] == ["none", "0", "accuracy"]]
     assert shown[7] == f"{accuracy:.4f}", table
+    logger = object.__new__(WandbLogger)  # the harness's own logger, without a W&B run
+    logger.post_init(plain)
+    words, numbers = logger._sanitize_results_dict()
+    assert numbers["mixctl_quiz_x8/accuracy"] == accuracy
+    assert words["mixctl_quiz_x8/alias"] == "quiz x8"
 
 
 def scores(results):
