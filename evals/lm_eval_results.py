@@ -45,6 +45,7 @@ from mixctl.evals.tokenizer import TOKENIZER_NAME, decoder
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.jsonfile import read_json
+from mixctl.shards.locks import named, only_writer
 from mixctl.shards.manifest import read_items
 from mixctl.shards.meta.contamination import ContaminationMeta
 from mixctl.shards.record import BuildRecord, read_record
@@ -111,22 +112,23 @@ def import_results(
     runs, twins, notes = _models(paths, baselines, step, experiments, asked)
     used = [one for one in experiments if any(one.name in m.found.answers for m in runs)]
     _check_same_experiments(used, [*runs, *twins])
-    kept = [_written(model, used, out) for model in [*runs, *twins]]
-    scored_runs, scored_twins = (
-        [s for _, s in kept if s.model == role] for role in ("run", "twin")
-    )
-    found = results.Results(
-        rows=_rows(used, scored_runs, scored_twins),
-        errors={},
-        notes=notes,
-        summary={
-            **results.summary(
-                build, record, used, [m.checkpoint for m in runs], [m.checkpoint for m in twins]
-            ),
-            "scored_by": SOURCE,
-        },
-    )
-    results.write_results(out, found, [path for path, _ in kept])
+    with only_writer(out), named(out):
+        kept = [_written(model, used, out) for model in [*runs, *twins]]
+        scored_runs, scored_twins = (
+            [s for _, s in kept if s.model == role] for role in ("run", "twin")
+        )
+        found = results.Results(
+            rows=_rows(used, scored_runs, scored_twins),
+            errors={},
+            notes=notes,
+            summary={
+                **results.summary(
+                    build, record, used, [m.checkpoint for m in runs], [m.checkpoint for m in twins]
+                ),
+                "scored_by": SOURCE,
+            },
+        )
+        results.write_results(out, found, [path for path, _ in kept])
     return found
 
 

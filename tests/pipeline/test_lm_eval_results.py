@@ -1,7 +1,6 @@
 """Scores of lm-evaluation-harness through mixctl's statistics, and results in its shape. The
 harness itself writes and reads the same files in test_lm_eval_peer.py."""
 
-import dataclasses
 import json
 import random
 import subprocess
@@ -19,8 +18,8 @@ from mixctl.evals.results import read_results
 from mixctl.pipeline.build import build
 from mixctl.pipeline.lm_eval_export import export_tasks
 from mixctl.shards.errors import InputError
+from mixctl.shards.locks import only_writer
 from mixctl.shards.manifest import read_items
-from tests.evals.made_results import made_results
 from tests.support.workspace import canaries, quiz
 
 DATE = "2026-01-31T12-00-00.123456"
@@ -284,23 +283,6 @@ def test_folders_and_files_that_are_none(built, harness, copied, tmp_path):
     assert "holds no samples_mixctl_" in said
 
 
-def test_a_build_without_questions_or_without_its_tokenizer(shared, harness, tmp_path):
-    build(shared.mix(canaries(), name="canaries-alone.yaml"), tmp_path / "canaries")
-    with pytest.raises(InputError, match="has no experiment of the kind contamination"):
-        import_results(tmp_path / "canaries", [harness / "run"], tmp_path / "results")
-    build(shared.mix(quiz(), name="quiz-alone.yaml"), tmp_path / "quiz")
-    (tmp_path / "quiz/tokenizer/tokenizer.json").unlink()
-    with pytest.raises(InputError, match="tokenizer.*: missing, the questions cannot be read"):
-        import_results(tmp_path / "quiz", [harness / "run"], tmp_path / "results")
-
-
-def test_results_without_a_number_are_not_exported(tmp_path):
-    found = read_results(made_results(tmp_path / "out"))
-    none = dataclasses.replace(found, rows=[])
-    with pytest.raises(InputError, match="no row of the results has a number: there is nothing to"):
-        export_results(none, tmp_path / "back")
-
-
 def test_two_models_of_one_step_are_refused(built, harness, tmp_path):
     both = [harness / "run", harness / "twin"]
     with pytest.raises(InputError, match="step 100 is also that of"):
@@ -359,3 +341,9 @@ def test_results_without_a_number_have_nothing_to_export(built, harness, tmp_pat
     found = import_results(built, [harness / "run"], tmp_path / "results")
     with pytest.raises(InputError, match="no row of the results has a number"):
         export_results(replace(found, rows=[]), tmp_path / "back")
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(built, harness, tmp_path):
+    with only_writer(tmp_path / "r"), pytest.raises(InputError, match="another mixctl is writing"):
+        import_results(built, [harness / "run"], tmp_path / "r")
+    assert not (tmp_path / "r").exists()
