@@ -7,6 +7,7 @@ SIGTERM.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -159,7 +160,8 @@ def main() -> None:
         if error.errno is None:
             _unexpected()
         place = f"{error.filename}: " if error.filename else ""
-        why = os.strerror(error.errno)  # other libraries have sentences of their own
+        known = error.errno in errno.errorcode  # other libraries have sentences of their own
+        why = os.strerror(error.errno) if known else error.strerror or error
         _complain([f"{place}{why}; what is done is kept: the same command goes on from there"])
         sys.exit(1)
     except Exception:

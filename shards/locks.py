@@ -8,6 +8,7 @@ A lock is the kernel's: it goes with the process, however that ends.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 from mixctl.shards.errors import InputError
 
 LOCK_NAME = ".lock"
+_OF_WRITES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextmanager
@@ -48,10 +50,10 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def named(folder: Path) -> Iterator[None]:
-    """Names the folder in an OSError that names no file: of a write, the system tells none."""
+    """Names the folder in an OSError of a write that names no file: the system tells none."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        if error.errno in _OF_WRITES and error.filename is None:
             error.filename = str(folder)
         raise

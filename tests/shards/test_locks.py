@@ -52,3 +52,9 @@ def test_where_it_was_is_said_unless_it_is_known(tmp_path: Path, filename: str |
     with pytest.raises(OSError) as error, named(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *given)
     assert error.value.filename == (filename or str(tmp_path))
+
+
+def test_an_error_that_no_write_meets_is_not_the_folders(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as error, named(tmp_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert error.value.filename is None
