@@ -45,11 +45,11 @@ def patterns(files):
 
 
 def inside(folder):
-    """Returns what a folder and its working folder hold, the lock of a running build left out."""
+    """Returns what a folder and its working folder hold, locks of running work left out."""
     names = [path for path in folder.iterdir() if path.name != ".work"] if folder.exists() else []
     work = (folder / ".work").iterdir() if (folder / ".work").exists() else []
     found = {path.name for path in names} | {f".work/{path.name}" for path in work}
-    return found - {".work/lock"}
+    return found - {".work/lock", ".lock"}
 
 
 @contextmanager
