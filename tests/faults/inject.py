@@ -3,7 +3,8 @@
 Python tells every file that is opened, renamed, removed or made to its audit hooks, before it
 happens; a hook that raises makes the call fail. So a fault strikes the product as it is, nothing in
 it is replaced. `os.fsync` has no audit event: it is wrapped, and a fault there also cuts the file
-in half, as a disk that lost its last blocks does.
+in half, as a disk that lost its last blocks does; not one that is changed in place, whose blocks
+the disk had before.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class _Striker:
         self.fault, self.folder = fault, str(folder)
         self.n_writes = 0
         self.busy = False
+        self.in_place: set[str] = set()
 
     def audit(self, event: str, arguments: tuple[object, ...]) -> None:
         """Is called by Python before the call that the event names."""
@@ -58,6 +60,8 @@ class _Striker:
             path, mode, flags = arguments
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writes:
+                if not flags & os.O_CREAT and isinstance(path, str | os.PathLike):
+                    self.in_place.add(os.fspath(path))
                 self.write(event, path)
         elif event in ("os.rename", "os.mkdir", *_FREES):
             self.write(event, arguments[0])
@@ -66,7 +70,8 @@ class _Striker:
         """Stands for `os.fsync`."""
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         if self.fault.kind != "clock" and self.fault.at == self.n_writes + 1:
-            if path.startswith(self.folder) and os.path.isfile(path):
+            cut = path.startswith(self.folder) and path not in self.in_place
+            if cut and os.path.isfile(path):
                 os.truncate(f"/proc/self/fd/{descriptor}", os.path.getsize(path) // 2)
         self.write("os.fsync", path)
 
