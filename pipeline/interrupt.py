@@ -19,6 +19,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -43,7 +44,12 @@ class InterruptHandler:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         self.seen = signal_number
+        sys.unraisablehook = _say_nothing
         raise Interrupted
+
+
+def _say_nothing(_: object) -> None:
+    """What was half made when the signal came may fail to be destroyed: nobody needs to read it."""
 
 
 def catch_signals() -> InterruptHandler:

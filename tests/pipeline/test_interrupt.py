@@ -10,7 +10,8 @@ from mixctl.pipeline.interrupt import Interrupted, InterruptHandler, raise_if_in
 
 
 @pytest.fixture
-def handler():
+def handler(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # to have it back
     before, ours = signal.getsignal(signal.SIGINT), InterruptHandler()
     signal.signal(signal.SIGINT, ours)
     yield ours
@@ -32,6 +33,25 @@ def test_a_dropped_interrupt_is_raised_at_the_end_of_the_stage(handler):
     assert handler.seen
     with pytest.raises(Interrupted):
         raise_if_interrupted()
+
+
+class HalfMade:
+    """Meets the signal while it is made, and cannot be destroyed then."""
+
+    def __init__(self):
+        signal.raise_signal(signal.SIGINT)
+        self.made = True
+
+    def __del__(self):
+        print(self.made)
+
+
+def test_what_was_half_made_is_not_complained_about(handler, monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises(Interrupted):
+        HalfMade()
+    assert complaints == []
 
 
 def test_it_is_a_keyboard_interrupt_but_not_the_plain_one(handler):
