@@ -4,7 +4,7 @@
     python benchmarks/build_speed.py --megabytes 1000 --whole-peers
 
 mixctl builds everything: experiments planted, the control twin, digests, manifest, seal; at full
-size also the same without any experiment, for what the experiments cost. The peers
+size also the same without any experiment, in turn, for what the experiments cost. The peers
 (tokenize_peers.py) write the tokens once and nothing else. Same text, same tokenizer (GPT-NeoX),
 two worker processes each; every run is a program of its own, its start included. The peers' rate
 does not depend on the size, so they are timed on two slices, and their time at full size is the
@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -30,6 +31,8 @@ from corpora import BenchCorpus, experiments, write_corpus, write_mix, write_sli
 from processes import Measured, measure
 
 WORKERS = 2
+PAIRS = 5
+"""builds at full size with experiments and without, in turn: what they cost is small"""
 SLICES = (10, 40)
 NEEDED = 10.0
 _PLAIN = "mixctl, no experiments"
@@ -66,7 +69,10 @@ def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
     }
     _mixctl(folder, min(corpora), corpora[min(corpora)])  # fills the caches of files and modules
     runs = [_mixctl(folder, n, corpus) for n, corpus in corpora.items()]
-    runs.append(_mixctl(folder, megabytes, corpora[megabytes], planted=False))
+    for _ in range(PAIRS):
+        runs += [
+            _mixctl(folder, megabytes, corpora[megabytes], planted) for planted in (True, False)
+        ]
     for size in (megabytes,) if whole_peers else SLICES:
         sliced = write_slice(corpora[megabytes], folder / f"slice-{size}", size, WORKERS)
         for peer in ("litdata", "datatrove"):
@@ -107,11 +113,10 @@ def _run(program: str, megabytes: int, command: list[str], out: Path) -> Run:
 
 
 def at_size(runs: list[Run], program: str, megabytes: int, what: str) -> float:
-    """Returns the seconds of a program at a size: measured, or on the line through two sizes."""
+    """Returns the seconds of a program at a size: median, or on the line through two sizes."""
     points = [(run.megabytes, getattr(run, what)) for run in runs if run.program == program]
-    for size, seconds in points:
-        if size == megabytes:
-            return float(seconds)
+    if measured := [seconds for size, seconds in points if size == megabytes]:
+        return statistics.median(measured)
     (x1, y1), (x2, y2) = points
     return float(y1 + (megabytes - x1) * (y2 - y1) / (x2 - x1))
 

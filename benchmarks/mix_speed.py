@@ -5,10 +5,11 @@
 
 Random tokens in documents of 500 on average are mixed without any placement, then with 100,000 of
 100 tokens; `cp` copies the finished train/ and syncs it, as every chunk is synced when it is
-written. `optimize` writes ready rows of 2,049 tokens on the same number of processes; it gets a
-fortieth and a quarter of them, and what it takes for each further MB is compared as well, for its
-start takes most of its time. All in one run on one disk; what else the machine does is printed as
-its load, and what the mix stage alone takes of one processor.
+written; in turn, five times each, and the medians are compared. `optimize` gets the ready
+documents, as LitGPT's prepare scripts hand them to it, and ready rows of 2,049 tokens, which takes
+it less; on the same number of processes, for a quarter of the tokens. All in one run on one disk;
+what else the machine does is printed as its load, and what the mix stage alone takes of one
+processor.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,7 @@ from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.topology import Topology
 
+ROUNDS = 5
 N_FILES, MEAN, WIDTH, BATCH, PLACEMENTS, LENGTH = 4, 500, 2049, 1024, 100_000, 100
 
 
@@ -61,30 +66,37 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
     base, lay_seconds = _laid(tokens, megabytes)
     start_workers()
     _mixed(folder / "first", base, workers, 0)  # by then a build's workers have imported all
-    plain = _mixed(folder / "plain", base, workers, 0)
-    placed = _mixed(folder / "placed", base, workers, PLACEMENTS)
-    train = folder / "placed" / "train"
-    size = sum(path.stat().st_size for path in train.iterdir())
-    copied = _seconds(lambda: _copy(train, folder / "copy"))
-    parts = max(1, megabytes // 40), max(2, megabytes // 4)
-    _, few, many = (  # the first fills the caches of files and modules
-        _seconds(lambda n=n, part=part: _optimize(tokens, folder / f"litdata-{n}", workers, part))
-        for n, part in enumerate((parts[0], *parts))
-    )
-    further = (parts[1] - parts[0]) / (many - few)
+    shutil.rmtree(folder / "first")
+    size, rounds = 0, []
+    for _ in range(ROUNDS):
+        plain = _mixed(folder / "plain", base, workers, 0)
+        placed = _mixed(folder / "placed", base, workers, PLACEMENTS)
+        train = folder / "placed" / "train"
+        size = sum(path.stat().st_size for path in train.iterdir())
+        rounds.append((plain, placed, _seconds(partial(_copy, train, folder / "copy"))))
+        for made in ("plain", "placed", "copy"):
+            shutil.rmtree(folder / made)
+    plain, placed, copied = (statistics.median(column) for column in zip(*rounds, strict=True))
+    part = max(2, megabytes // 4)
+    _optimize(tokens, folder / "litdata-first", workers, 1, _rows)  # fills the caches of modules
+    optimize = {
+        what: part / _seconds(partial(_optimize, tokens, folder / what, workers, part, read))
+        for what, read in (("documents", _documents), ("rows", _rows))
+    }
     alone = _processor_seconds(lambda: _mixed(folder / "alone", base, 1, PLACEMENTS))
     rates = {
         "mix, no placements, MB/s": size / plain / 1e6,
         "mix, 100,000 placements, MB/s": size / placed / 1e6,
         "cp and sync, MB/s": size / copied / 1e6,
         "mix, 100,000 placements, MB for a second of processor": size / alone / 1e6,
-        "litdata optimize from ready rows, MB/s": parts[1] / many,
-        "litdata optimize, each further MB, MB/s": further,
+        **{f"litdata optimize from ready {what}, MB/s": rate for what, rate in optimize.items()},
     }
     ratios = {
         "mix over cp": copied / placed,
-        "mix over optimize": (size / placed / 1e6) / (parts[1] / many),
-        "mix over optimize, each further MB": (size / placed / 1e6) / further,
+        **{
+            f"mix over optimize from ready {what}": size / placed / 1e6 / rate
+            for what, rate in optimize.items()
+        },
         "with over without placements, time": placed / plain,
     }
     load = {"order of the documents, s": lay_seconds, "load average": os.getloadavg()[0]}
@@ -141,17 +153,15 @@ def _copy(train: Path, out: Path) -> None:
     subprocess.run(["sync", *map(str, out.iterdir())], check=True)
 
 
-def _optimize(tokens: Path, out: Path, workers: int, megabytes: int) -> None:
+def _optimize(
+    tokens: Path, out: Path, workers: int, megabytes: int, read: Callable[..., Iterator[Any]]
+) -> None:
     from litdata import TokensLoader, optimize
 
-    n_rows = megabytes * 500_000 // WIDTH
-    bounds = np.linspace(0, n_rows, workers + 1).astype(int).tolist()
-    spans = [
-        (str(tokens_path(tokens, 0)), first, stop)
-        for first, stop in zip(bounds, bounds[1:], strict=False)
-    ]
+    bounds = np.linspace(0, megabytes * 500_000, workers + 1).astype(int).tolist()
+    spans = [(tokens, first, stop) for first, stop in zip(bounds, bounds[1:], strict=False)]
     optimize(
-        fn=_rows,
+        fn=read,
         inputs=spans,
         output_dir=str(out),
         chunk_bytes="64MB",
@@ -160,13 +170,24 @@ def _optimize(tokens: Path, out: Path, workers: int, megabytes: int) -> None:
     )
 
 
-def _rows(span: tuple[str, int, int]) -> Iterator[Any]:
+def _rows(span: tuple[Path, int, int]) -> Iterator[Any]:
     import torch
 
-    path, first, stop = span
-    rows = np.memmap(path, dtype="<u2", mode="r", shape=(stop, WIDTH))
-    for row in rows[first:]:
-        yield torch.from_numpy(np.array(row))
+    tokens, first, stop = span
+    line = np.memmap(tokens_path(tokens, 0), dtype="<u2", mode="r")
+    for begin in range(first, stop - WIDTH, WIDTH):
+        yield torch.from_numpy(np.array(line[begin : begin + WIDTH]))
+
+
+def _documents(span: tuple[Path, int, int]) -> Iterator[Any]:
+    import torch
+
+    tokens, first, stop = span
+    line = np.memmap(tokens_path(tokens, 0), dtype="<u2", mode="r")
+    ends = np.cumsum(np.load(lengths_path(tokens, 0)))
+    inside = ends[(ends > first) & (ends <= stop)].tolist()
+    for begin, end in zip(inside, inside[1:], strict=False):
+        yield torch.from_numpy(np.array(line[begin:end]))
 
 
 def _processor_seconds(call: Callable[[], object]) -> float:
