@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -225,11 +226,8 @@ class _Norm:
 
 
 def test_a_scorer_may_measure_the_model(build, tmp_path, monkeypatch):
-    class Point:
-        name = "haiku"
-        load = staticmethod(lambda: _Norm)
-
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
+    point = EntryPoint("haiku", f"{__name__}:_Norm", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     arms = {"holdout": (4, 0), "x1": (4, 1)}
     other = tiny.make_build(tmp_path / "build", {"poems": ("haiku", tiny.documents(arms))})
     made = tiny.make_checkpoint(tmp_path / "c", tiny.tiny_model(), other, 10)

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,4 +85,28 @@ KEPT = b"what is done is kept: the same command goes on from there"
 
 def test_a_child_that_was_just_started_is_not_waited_for():
     done = subprocess.run([sys.executable, "-c", LEAVES_A_CHILD], capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr.strip()) == (130, b"interrupted; " + KEPT)
+
+
+LEAVES_A_STRAY = """
+import os, signal, time
+from mixctl.pipeline import cli
+from mixctl.pipeline.interrupt import Interrupted
+
+def interrupted(**_):
+    if os.fork() == 0:  # what multiprocessing had no time to note
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    raise Interrupted
+
+cli.cli.main = interrupted
+cli.main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_a_child_that_nobody_noted_is_ended():
+    """It would hold the terminal's pipe open, and whoever reads that would wait for ever."""
+    done = subprocess.run([sys.executable, "-c", LEAVES_A_STRAY], capture_output=True, timeout=120)
     assert (done.returncode, done.stderr.strip()) == (130, b"interrupted; " + KEPT)
