@@ -31,9 +31,10 @@ from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, receipt_path
 from mixctl.shards.chunks import Tokens, chunk_name, open_chunk, write_chunk
 from mixctl.shards.draws import I64
 from mixctl.shards.errors import VerificationError
-from mixctl.shards.files import digest_file, write_text
+from mixctl.shards.files import write_text
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord, Geometry
+from mixctl.shards.verify_files import check_digest
 
 GATHERED_BYTES = 256 * 2**20
 """what a task gathers at a time, of new chunks"""
@@ -79,12 +80,10 @@ class CheckChunks(PipelineStep):
         self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
     ) -> DocumentsPipeline:
         """Raises VerificationError with every file of the task that is not as recorded."""
-        found = []
+        found: list[str] = []
         for name in sorted(self.digests)[rank::world_size]:
             with self.track_time("file"):
-                if digest_file(self.build / name) != self.digests[name]:
-                    why = "its content does not match the digest in mix.json"
-                    found.append(f"{self.build / name}: {why}")
+                found += check_digest(self.build / name, self.digests[name])
         if found:
             raise VerificationError(found)
         yield from ()
