@@ -45,7 +45,7 @@ from mixctl.shards.journal import WORK
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.search import TokenStrings, save_patterns, token_strings
 
-STAGE_VERSION = 5
+STAGE_VERSION = 6
 """raised when a stage would write other bytes for the same input"""
 
 

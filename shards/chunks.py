@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
+from xxhash import xxh3_64_hexdigest
 
 from mixctl.shards.draws import I64
-from mixctl.shards.files import BLOCK_DIGEST_BYTES, EarlySync, FileDigest, replacing
+from mixctl.shards.files import EarlySync, FileDigest, replacing
 
 HEADER_BYTES = 12
 _WRITE_BYTES = 1 << 20
@@ -98,13 +98,14 @@ def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk
 
 
 def block_digests(blocks: Tokens) -> list[str]:
-    """Returns the hex BLAKE3-8 digest of each block's bytes on disk."""
+    """Returns the hex XXH3-64 digest of each block's bytes on disk.
+
+    It says which block was damaged, or changed by an amendment, six times as fast as BLAKE3, whose
+    cost at this length is not the bytes. Whether files are what they were is BLAKE3's to say.
+    """
     little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
     data, size = little.data.cast("B"), little.nbytes // len(little)
-    return [
-        blake3(data[at : at + size]).hexdigest(length=BLOCK_DIGEST_BYTES)
-        for at in range(0, len(data), size)
-    ]
+    return [xxh3_64_hexdigest(data[at : at + size]) for at in range(0, len(data), size)]
 
 
 def index_text(n_chunks: int, blocks_per_chunk: int, sequence_tokens: int, dtype: str) -> str:

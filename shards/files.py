@@ -2,9 +2,9 @@
 
 A file is written beside its place under a temporary name, flushed to disk, and renamed; whoever
 looks sees the old content or the new, never a part. Digests of contents are BLAKE3, cut to the
-first 16 bytes for files and texts and to 8 for blocks, in hex.
+first 16 bytes, in hex.
 
-Price: one fsync a file; a fifth of a nanosecond a byte digested, half a one in small blocks.
+Price: one fsync a file; a fifth of a nanosecond a byte digested.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from blake3 import blake3
 _READ_BYTES = 1 << 18
 _SYNC_BYTES = 8 << 20
 FILE_DIGEST_BYTES = 16
-BLOCK_DIGEST_BYTES = 8
 
 
 def digest_bytes(data: bytes | memoryview, n_bytes: int = FILE_DIGEST_BYTES) -> str:

@@ -29,7 +29,7 @@ from mixctl.shards.jsonfile import parse_json
 from mixctl.shards.layout import Layout
 from mixctl.shards.topology import Topology
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RECORD_NAME = "mix.json"
 
 
