@@ -3,8 +3,12 @@
     files of 5 and 3 tokens: stretches (6, 2) and (0, 3) are the last two tokens of the second file
     and the first three of the first
 
+The stretches are given to Arrow as an array of binary views, which is 16 bytes a stretch that say
+where it lies: its length, and the number and offset of a buffer, or, of up to 12 bytes, the bytes
+themselves. Casting it to plain binary copies all of them end to end, without Python in between.
+Source of the layout: "Variable-size Binary View Layout" of the Arrow columnar format.
 
-Price: about a quarter of a microsecond a stretch, and the copy.
+Price: some tens of nanoseconds a stretch, and the copy.
 """
 
 from __future__ import annotations
@@ -13,11 +17,17 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from mixctl.pipeline.mapped import release
 from mixctl.pipeline.tokenize import open_tokens, tokens_path
 from mixctl.shards.chunks import Tokens
 from mixctl.shards.draws import I64
+
+_INLINE_BYTES = 12
+"""of a view: up to so many bytes lie in it"""
+_STRIDE_BYTES = 1 << 30
+"""a view counts from the beginning of a buffer in 32 bits, so a large file is several buffers"""
 
 
 class TokenFiles:
@@ -29,19 +39,43 @@ class TokenFiles:
         self._paths = [tokens_path(folder, task) for task in range(n_tasks)]
         self._files = [np.asarray(open_tokens(path, dtype)) for path in self._paths]
         self._first = np.cumsum([0, *(len(file) for file in self._files)])
+        self._buffers, self._first_buffer = _buffers(self._files)
 
     def gather(self, begin: I64, length: I64) -> Tokens:
-        """Returns the tokens of all stretches, one after another.
+        """Returns the tokens of all stretches, one after another, as an array of its own.
 
         Args:
             begin: int64, of each stretch, counted over all files.
-            length: int64, of each stretch; it lies in one file.
+            length: int64, of each stretch, below 2**28; it lies in one file.
         """
         file = np.searchsorted(self._first, begin, side="right") - 1
         low = begin - self._first[file]
-        columns = (file.tolist(), low.tolist(), (low + length).tolist())
-        parts = [self._files[f][b:e] for f, b, e in zip(*columns, strict=True)]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=self._dtype)
+        views = self._views(file, low, length)
+        buffers = [None, pa.py_buffer(views), *self._buffers]
+        stretches = pa.Array.from_buffers(pa.binary_view(), len(begin), buffers)
+        content = stretches.cast(pa.large_binary()).buffers()[2]
+        return np.frombuffer(content, dtype=self._dtype, count=int(length.sum()))
+
+    def _views(self, file: I64, low: I64, length: I64) -> np.ndarray:
+        """Returns the binary views of stretches of a file each: shape (n, 4), int32."""
+        itemsize = self._dtype.itemsize
+        stride, offset = np.divmod(low * itemsize, _STRIDE_BYTES)
+        views = np.zeros((len(file), 4), dtype=np.int32)
+        views[:, 0] = length * itemsize
+        views[:, 2] = self._first_buffer[file] + stride
+        views[:, 3] = offset
+        short = np.flatnonzero(views[:, 0] <= _INLINE_BYTES)
+        if len(short):
+            views[short, 1:] = self._inline(file[short], low[short], length[short])
+        return views
+
+    def _inline(self, file: I64, low: I64, length: I64) -> np.ndarray:
+        """Returns the tokens of short stretches as views hold them: shape (n, 3), int32."""
+        columns = zip(file.tolist(), low.tolist(), (low + length).tolist(), strict=True)
+        held = np.zeros((len(file), _INLINE_BYTES // self._dtype.itemsize), dtype=self._dtype)
+        inside = np.arange(held.shape[1]) < length[:, None]
+        held[inside] = np.concatenate([self._files[f][begin:end] for f, begin, end in columns])
+        return held.view(np.int32)
 
     def release(self) -> None:
         """Gives back the memory of what was read; it stays in the page cache."""
@@ -64,3 +98,14 @@ class TokenFiles:
                     os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
             finally:
                 os.close(descriptor)
+
+
+def _buffers(files: list[Tokens]) -> tuple[list[pa.Buffer], I64]:
+    """Returns (buffers, first buffer of each file): each of two strides, and one further on."""
+    buffers: list[pa.Buffer] = []
+    first = []
+    for file in files:
+        step = _STRIDE_BYTES // file.itemsize
+        first.append(len(buffers))
+        buffers += [pa.py_buffer(file[at : at + 2 * step]) for at in range(0, len(file), step)]
+    return buffers, np.array(first, dtype=np.int64)
