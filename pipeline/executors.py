@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -58,6 +59,7 @@ class QuietLocalExecutor(LocalPipelineExecutor):
     """datatrove's local executor, writing its log to the stage's folder only."""
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        _remember_library_folders()
         with _silent_log():
             return super()._run_for_rank(rank, local_rank, node_rank)
 
@@ -102,6 +104,20 @@ def _reported(executor: PipelineExecutor, rank: int) -> Iterator[None]:
         with executor.logging_dir.open(f"{_PROBLEMS}/{rank:05d}.json", "w") as file:
             json.dump(_Reported(input=is_input, problems=problems), file)
         raise
+
+
+@cache
+def _remember_library_folders() -> None:
+    """Has the log look up where libraries are once in this process, not for each of its outputs.
+
+    loguru asks sysconfig every time, 5 ms, and datatrove opens three outputs a task: of a build of
+    short tasks that is a twentieth. Where loguru does it otherwise some day, nothing changes here.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from loguru._better_exceptions import ExceptionFormatter
+
+        once = staticmethod(cache(ExceptionFormatter._get_lib_dirs))
+        ExceptionFormatter._get_lib_dirs = once  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
