@@ -57,6 +57,17 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def digest_mapped(path: Path) -> str:
+    """Returns what `digest_file` does, of a file that nobody makes shorter meanwhile.
+
+    It is mapped: a fifth less to do than reading it, and one call, so that threads which do this
+    never wait for each other. (A mapped file that becomes shorter ends the process.)
+    """
+    hasher = blake3()
+    hasher.update_mmap(path)
+    return hasher.hexdigest(length=FILE_DIGEST_BYTES)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it there on success, removes it on failure."""

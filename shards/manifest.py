@@ -13,17 +13,20 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mixctl.shards.draws import I64
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import replacing
 
 ROW_GROUP_ROWS = 65_536
 PAYLOAD_DIGEST_BYTES = 8
+_KEPT_GROUPS = 2
 
 ITEMS = pa.schema(
     [
@@ -90,6 +93,21 @@ def payload_digest(tokens: np.ndarray) -> str:
     """Returns the hex blake2b-8 digest of token ids taken as little-endian uint32."""
     ids = np.ascontiguousarray(tokens, dtype="<u4")
     return hashlib.blake2b(ids.data, digest_size=PAYLOAD_DIGEST_BYTES).hexdigest()
+
+
+def payload_digests(tokens: np.ndarray, length: I64) -> list[str]:
+    """Returns what `payload_digest` does of each of some payloads that follow one another.
+
+    Args:
+        tokens: of all of them.
+        length: int64, of each.
+    """
+    data = np.ascontiguousarray(tokens, dtype="<u4").data.cast("B")
+    end = (np.cumsum(length) * 4).tolist()
+    return [
+        hashlib.blake2b(data[low:high], digest_size=PAYLOAD_DIGEST_BYTES).hexdigest()
+        for low, high in zip([0, *end], end, strict=False)
+    ]
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -161,24 +179,47 @@ def count_blocks(build: Path) -> int:
         return int(table.metadata.num_rows)
 
 
-def read_block_digests(build: Path, first: int, count: int) -> list[str]:
-    """Returns the digests of some blocks of train/, as they lie one after another in its chunks.
+class BlockDigests:
+    """The digests of blocks.parquet, a few row groups at a time; threads may share it."""
 
-    Only the row groups that hold them are read. Fewer come back where the table ends before.
+    def __init__(self, build: Path) -> None:
+        """Takes the build folder.
 
-    Raises:
-        InputError: when the file is missing, is no parquet, or lacks the column.
-    """
-    with _opened_blocks(build) as table:
-        groups = range(table.metadata.num_row_groups)
-        ends = np.cumsum([table.metadata.row_group(group).num_rows for group in groups])
-        low, high = np.searchsorted(ends, [first, first + count - 1], side="right").tolist()
-        some = list(groups)[low : high + 1]
+        Raises:
+            InputError: when the file is missing, is no parquet, or lacks a column.
+        """
+        self._build, self._lock = build, Lock()
+        self._groups: dict[int, pa.ChunkedArray] = {}
+        with _opened_blocks(build) as table:
+            groups = range(table.metadata.num_row_groups)
+            sizes = [table.metadata.row_group(group).num_rows for group in groups]
+        self._ends = np.cumsum(sizes)
+
+    def of(self, first: int, count: int) -> list[str]:
+        """Returns the digests of some blocks of train/, as they lie one after another in chunks.
+
+        Only the row groups that hold them are read. Fewer come back where the table ends before.
+
+        Raises:
+            InputError: when the file has become unreadable.
+        """
+        low, high = np.searchsorted(self._ends, [first, first + count - 1], side="right").tolist()
+        some = range(low, min(high + 1, len(self._ends)))
         if not some:
             return []
-        begin = first - (int(ends[low - 1]) if low else 0)
-        digests: list[str] = table.read_row_groups(some, columns=["digest"])["digest"].to_pylist()
-        return digests[begin : begin + count]
+        begin = first - (int(self._ends[low - 1]) if low else 0)
+        column = pa.chunked_array([one for group in some for one in self._group(group).chunks])
+        digests: list[str] = column.slice(begin, count).to_pylist()
+        return digests
+
+    def _group(self, group: int) -> pa.ChunkedArray:
+        """Returns the digests of a row group; the last few are kept."""
+        with self._lock:
+            if group not in self._groups:
+                with _opened_blocks(self._build) as table:
+                    read = table.read_row_group(group, columns=["digest"])["digest"]
+                self._groups = {**dict([*self._groups.items()][-_KEPT_GROUPS:]), group: read}
+            return self._groups[group]
 
 
 @contextmanager

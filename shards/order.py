@@ -151,18 +151,16 @@ class TrainingOrder:
         """
         return np.minimum(self.sequences(chunk, block), self.topology.sequences)
 
-    def share(self, rank: int, worker: int) -> I64:
-        """Returns the sequences that a worker of a rank reads, in its order: int64, shape (K * C,).
+    def share(self, rank: int, worker: int, k: int) -> I64:
+        """Returns what a worker of a rank reads of its k-th chunk, in its order: int64, shape (C,).
 
         Args:
             rank: 0 <= rank < R.
             worker: 0 <= worker < W.
+            k: 0 <= k < K.
         """
-        layout, micro_batch = self.layout, self.topology.micro_batch
-        q = np.arange(layout.chunks_per_worker * layout.blocks_per_chunk)
-        turn, row = np.divmod(q, micro_batch)
-        iteration = turn * layout.workers + worker
-        return np.asarray((iteration * layout.ranks + rank) * micro_batch + row, dtype=np.int64)
+        owner = rank * self.layout.workers + worker
+        return self._sequence(owner, k, np.arange(self.layout.blocks_per_chunk))
 
     def steps(self, sequence: I64) -> tuple[I64, I64]:
         """Returns (step, row): the optimizer step, from 1, and the row of its global batch."""

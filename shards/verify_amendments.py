@@ -16,8 +16,8 @@ from mixctl.shards.errors import InputError
 from mixctl.shards.manifest import before_name, read_before
 from mixctl.shards.reading import read_sequences
 from mixctl.shards.record import RECORD_NAME, Amendment, BuildRecord
-from mixctl.shards.verify_chunks import check_twin
 from mixctl.shards.verify_manifest import column
+from mixctl.shards.verify_twin import check_twin
 
 _COMPARED = 4096
 """sequences that are compared at a time"""
@@ -64,5 +64,5 @@ def _check_before(
         tokens = before["tokens"].slice(first, len(some)).combine_chunks().flatten().to_numpy()
         was = tokens.reshape(len(some), -1)
         now = read_sequences(build, record.geometry, some)
-        findings += check_twin(path, now, was, rows, {}, record.tokenizer.eod_id)
+        findings += check_twin(path, now, was, rows, record.tokenizer.eod_id)
     return findings

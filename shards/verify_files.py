@@ -9,7 +9,7 @@ from typing import Any
 
 from mixctl.shards.chunks import INDEX_NAME, index_text
 from mixctl.shards.errors import InputError
-from mixctl.shards.files import digest_file
+from mixctl.shards.files import digest_mapped
 from mixctl.shards.record import BuildRecord
 from mixctl.shards.yamlfile import read_yaml
 
@@ -49,7 +49,7 @@ def check_files(
 
 def check_digest(path: Path, expected: str) -> list[str]:
     """Returns what is wrong with the content of a file, if anything is."""
-    if digest_file(path) == expected:
+    if digest_mapped(path) == expected:
         return []
     return [f"{path}: its content does not match the digest in mix.json"]
 

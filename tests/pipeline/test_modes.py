@@ -13,8 +13,10 @@ from mixctl.injections import registry
 from mixctl.pipeline.build import build
 from mixctl.pipeline.mixfile import read_mix
 from mixctl.pipeline.plan import make_plan
+from mixctl.shards import verify_chunks
+from mixctl.shards.chunks import block_digests, open_chunk
 from mixctl.shards.errors import InputError, VerificationError
-from mixctl.shards.files import digest_bytes, digest_file
+from mixctl.shards.files import digest_file
 from mixctl.shards.manifest import write_table
 from mixctl.shards.record import read_record, write_record
 from mixctl.shards.verify import verify
@@ -277,8 +279,9 @@ def test_modes_that_do_not_fit_name_experiment_and_item(modes):
 
 
 @pytest.fixture
-def copy(modes, tmp_path):
-    """Returns a copy of the build that says it lives where it does."""
+def copy(modes, tmp_path, monkeypatch):
+    """Returns a copy of the build that says it lives where it does; read five blocks at a time."""
+    monkeypatch.setattr(verify_chunks, "_PIECE_BYTES", 5 * WIDTH * 2)
     out = tmp_path / "copy"
     shutil.copytree(modes[1], out)
     for name in ("litgpt.yaml", "litgpt-control.yaml"):
@@ -292,10 +295,10 @@ def reseal(out):
     """Writes the digests of all files and blocks as they are, as a forger would."""
     path = out / "manifest/blocks.parquet"
     rows = pq.read_table(path).to_pylist()
-    data = {p.name: p.read_bytes()[12:] for p in (out / "train").glob("*.bin")}
+    blocks = {p.name: open_chunk(p, WIDTH, "uint16") for p in (out / "train").glob("*.bin")}
+    digests = {name: block_digests(held) for name, held in blocks.items()}
     for row in rows:
-        begin = 2 * WIDTH * row["block"]
-        row["digest"] = digest_bytes(data[row["chunk"]][begin : begin + 2 * WIDTH], 8)
+        row["digest"] = digests[row["chunk"]][row["block"]]
     write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
     record = read_record(out)
     files = {
@@ -328,7 +331,9 @@ def test_a_changed_token_of_a_payload_is_found(copy, mode, which):
     within = {"first": 0, "last": row["length"] - 1}[which]
     flip(copy, row, row["offset"] + within)
     reseal(copy)
-    with pytest.raises(VerificationError, match="the tokens are not the payload"):
+    place = f"{row['chunk']}: block {row['block']}, offset {row['offset']} "
+    who = rf"\(experiment '{row['experiment']}', item '{row['item']}', copy {row['copy']}\)"
+    with pytest.raises(VerificationError, match=f"{place}{who}: the tokens are not the payload"):
         verify(copy, full=True)
 
 

@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixctl.pipeline.build import build
-from mixctl.shards import verify_loader
+from mixctl.shards import verify_chunks, verify_loader
+from mixctl.shards.chunks import block_digests, open_chunk
 from mixctl.shards.errors import InputError, VerificationError
-from mixctl.shards.files import digest_bytes, digest_file
+from mixctl.shards.files import digest_file
 from mixctl.shards.manifest import write_table
 from mixctl.shards.reading import read_batches
 from mixctl.shards.record import read_record, write_record
 from mixctl.shards.verify import verify
 from mixctl.shards.verify_files import check_files
-from mixctl.shards.verify_loader import check_loader
 from mixctl.shards.verify_manifest import chunk_numbers, holds
 from tests.support.workspace import Workspace, documents
 
@@ -52,10 +52,10 @@ def reseal_block(out, chunk, block):
     """Writes the digest of a block as it is into the manifest, then reseals."""
     path = out / "manifest/blocks.parquet"
     rows = pq.read_table(path).to_pylist()
-    data = (out / "train" / chunk).read_bytes()[12 + block * 130 :][:130]
+    (digest,) = block_digests(open_chunk(out / "train" / chunk, 65, "uint16")[block : block + 1])
     for row in rows:
         if (row["chunk"], row["block"]) == (chunk, block):
-            row["digest"] = digest_bytes(data, 8)
+            row["digest"] = digest
     write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
     reseal(out)
 
@@ -88,24 +88,6 @@ def test_more_workers_than_cores_are_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         verify(tmp_path / "build")
-
-
-def test_processes_of_their_own_read_what_one_process_reads(tmp_path, monkeypatch):
-    workspace = Workspace(tmp_path / "work")
-    workspace.trainer(max_tokens=8 * 64 * 60, workers=2)
-    copy = tmp_path / "build"
-    record = build(workspace.mix(documents(), chunk_bytes=6000), copy)
-    sound = check_loader(copy, record, full=True)
-    index = json.loads((copy / "train/index.json").read_text())
-    index["chunks"].reverse()
-    (copy / "train/index.json").write_text(json.dumps(index))
-    broken = check_loader(copy, record, full=True)
-    assert sound[0] == [] and any("gives worker 1 of rank 0 others" in one for one in broken[0])
-    monkeypatch.setattr(verify_loader, "_LARGE_BYTES", 0)
-    assert check_loader(copy, record, full=True) == broken
-    index["chunks"].reverse()
-    (copy / "train/index.json").write_text(json.dumps(index))
-    assert check_loader(copy, record, full=True) == sound
 
 
 def test_any_flipped_byte_of_any_file_is_found(copy):
@@ -298,8 +280,31 @@ def test_a_changed_base_token_beside_a_payload_is_found_by_the_twin(copy):
     place = 12 + 2 * (row["block"] * 65 + offset)
     flip(copy / "train" / row["chunk"], place)
     reseal_block(copy, row["chunk"], row["block"])
-    with pytest.raises(VerificationError, match="differs from the twin|are not the payload"):
+    with pytest.raises(VerificationError) as error:
         verify(copy, full=True)
+    (finding,) = error.value.findings
+    where = f"{row['chunk']}: block {row['block']}, offset {offset} differs from the twin"
+    assert where in finding or "are not the payload" in finding
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 1000, 1 << 22])
+def test_two_blocks_in_each_others_places_are_found(copy, monkeypatch, piece_bytes):
+    """Of run and twin alike, with all digests of files as they are now."""
+    monkeypatch.setattr(verify_chunks, "_PIECE_BYTES", piece_bytes)
+    rows = pq.read_table(copy / "manifest/placements.parquet").to_pylist()
+    used = {r["block"] for r in rows if r["chunk"] == "chunk-000002.bin"}
+    last = read_record(copy).geometry.blocks_per_chunk - 1
+    one, other = (b for b in (min({*range(last)} - used), max({*range(last + 1)} - used)))
+    for part in ("train", "control/train"):
+        path = copy / part / "chunk-000002.bin"
+        blocks = np.array(open_chunk(path, 65, "uint16"))
+        blocks[[one, other]] = blocks[[other, one]]
+        path.write_bytes(path.read_bytes()[:12] + blocks.tobytes())
+    reseal(copy)
+    with pytest.raises(VerificationError) as error:
+        verify(copy, full=True)
+    said = f"train/chunk-000002.bin: block {one} does not match its digest in blocks.parquet"
+    assert [one for one in error.value.findings] == [f"{copy}/{said}"]
 
 
 def test_names_are_compared_by_number():

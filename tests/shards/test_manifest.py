@@ -97,7 +97,7 @@ def test_digests_of_some_blocks_are_those_of_the_table(tmp_path: Path, monkeypat
     assert manifest.count_blocks(tmp_path) == 40
     for first in range(43):
         for count in (1, 6, 7, 8, 20, 60):
-            found = manifest.read_block_digests(tmp_path, first, count)
+            found = manifest.BlockDigests(tmp_path).of(first, count)
             assert found == digests[first : first + count], (first, count)
 
 
@@ -107,7 +107,7 @@ def test_a_damaged_table_of_blocks_is_named(tmp_path: Path, data: bytes | None) 
     if data is not None:
         path.parent.mkdir()
         path.write_bytes(data)
-    for read in (manifest.count_blocks, lambda build: manifest.read_block_digests(build, 0, 1)):
+    for read in (manifest.count_blocks, manifest.BlockDigests):
         with pytest.raises(InputError, match=r"blocks\.parquet"):
             read(tmp_path)
 

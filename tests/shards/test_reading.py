@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixctl.shards import reading
 from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.order import TrainingOrder
-from mixctl.shards.reading import read_batches, read_share, stock_loader
+from mixctl.shards.reading import ChunkRead, read_batches, read_chunks, stock_loader
 from mixctl.shards.topology import Topology
 from tests.support.sample import topology
-from tests.support.slots import as_rank, expected_slots, read_slots, write_slots
+from tests.support.slots import as_rank, expected_slots, read_slots, slots_of, write_slots
 from tests.support.slots import stock_loader as litgpt_loader
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -75,17 +76,32 @@ def test_its_loader_is_litgpts(tmp_path: Path, split: str) -> None:
     assert ours.dataset.drop_last is theirs.dataset.drop_last is True
 
 
+def _slots(read: ChunkRead, n_rows: int) -> np.ndarray:
+    """Returns the slots that a worker reads of a chunk; the rows it did read name theirs."""
+    n_blocks = len(read.blocks) + 1
+    named = {turn: int(slots_of(row[None], 50, "uint16")[0]) for turn, row in read.rows.items()}
+    slots = np.append(named[0], read.chunk * n_blocks + read.blocks)
+    assert len(named) == n_rows
+    assert {turn: int(slots[turn]) for turn in named} == named
+    assert read.path.name == f"chunk-{read.chunk:06d}.bin"
+    return slots
+
+
 @pytest.mark.parametrize(("ranks", "workers"), CASES)
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_shares_of_the_workers_in_turn_are_what_the_loader_yields(
-    tmp_path: Path, ranks: int, workers: int, split: str
+@pytest.mark.parametrize("n_rows", [2, 3, 16])
+def test_chunks_of_the_workers_in_turn_are_what_the_loader_yields(
+    tmp_path: Path, monkeypatch, ranks: int, workers: int, split: str, n_rows: int
 ) -> None:
+    """Whatever is passed over, the order is the same, and the row read next is the next one's."""
+    monkeypatch.setattr(reading, "READ_ROWS", n_rows)
     sample = _case(tmp_path, ranks, workers)
     for rank in range(ranks):
-        batches = list(read_batches(tmp_path, split, sample, rank))
+        batches = read_slots(read_batches(tmp_path, split, sample, rank))
         taken = []
         for worker in range(sample.loader_workers):
-            rows = np.stack(list(read_share(tmp_path, split, sample, rank, worker)))
-            taken.append(rows.reshape(-1, sample.micro_batch, rows.shape[1]))
-        in_turn = np.stack(taken, axis=1).reshape(-1, *taken[0].shape[1:])
-        np.testing.assert_array_equal(in_turn, np.stack(batches))
+            reads = list(read_chunks(tmp_path, split, sample, rank, worker))
+            slots = [_slots(one, min(n_rows, len(one.blocks) + 1)) for one in reads]
+            taken.append(np.concatenate(slots).reshape(-1, sample.micro_batch))
+        in_turn = np.stack(taken, axis=1).reshape(-1, sample.micro_batch)
+        np.testing.assert_array_equal(in_turn, batches)

@@ -20,7 +20,8 @@ from mixctl.shards.permutation import permute
 from mixctl.shards.record import Amendment, parse_record, record_text
 from mixctl.shards.verify import VerifyReport
 from mixctl.shards.verify_amendments import check_amendments
-from mixctl.shards.verify_chunks import _check_blocks, check_twin
+from mixctl.shards.verify_chunks import _check_blocks
+from mixctl.shards.verify_twin import check_twin
 from mixctl.shards.yamlfile import read_yaml
 from tests.support.sample import record, topology
 
@@ -187,9 +188,9 @@ def _no_placements() -> pa.Table:
 
 def test_chunks_that_do_not_go_with_what_is_written_of_them() -> None:
     tokens, path = np.zeros((3, 9), np.uint16), Path("chunk-0-0.bin")
-    assert _check_blocks(path, tokens, []) == [
+    assert _check_blocks(path, ["0"], []) == [
         "chunk-0-0.bin: blocks.parquet has no digest of its last blocks"
     ]
-    assert check_twin(path, tokens, tokens[:2], _no_placements(), {}, 0) == [
+    assert check_twin(path, tokens, tokens[:2], _no_placements(), 0) == [
         "chunk-0-0.bin: has another size than its twin"
     ]
