@@ -20,7 +20,7 @@ from mixctl.pipeline.overlay import Overlay, Placed, has_late_digest, make_overl
 from mixctl.pipeline.plan import Plan, PlannedExperiment
 from mixctl.pipeline.resolve import Resolved
 from mixctl.pipeline.sealing import file_record
-from mixctl.pipeline.tables import items_table, placements_table
+from mixctl.pipeline.tables import ITEMS_SCHEMA, items_tables, placements_tables
 from mixctl.shards.chunks import Tokens, block_digests, chunk_name, header
 from mixctl.shards.draws import I64
 from mixctl.shards.errors import VerificationError
@@ -29,6 +29,7 @@ from mixctl.shards.journal import Journal
 from mixctl.shards.manifest import (
     BEFORE,
     BLOCKS,
+    PLACEMENTS,
     before_name,
     payload_digest,
     read_blocks,
@@ -174,14 +175,16 @@ def _items(build: FinishedBuild, plan: Plan, resolved: Resolved) -> pa.Table:
     copies = [n + more.get(key, 0) for n, key in zip(old["copies"].to_pylist(), keys, strict=True)]
     at = old.column_names.index("copies")
     old = old.set_column(at, "copies", pa.array(copies, pa.int32()))
-    return _joined(old, items_table(new, resolved, BuildStream(build)), _KEYS[:2])
+    made = items_tables(new, resolved, BuildStream(build))
+    return _joined(old, pa.concat_tables([ITEMS_SCHEMA.empty_table(), *made]), _KEYS[:2])
 
 
 def _placements(
     build: FinishedBuild, plan: Plan, resolved: Resolved, late: dict[int, str]
 ) -> pa.Table:
     dtype = build.record.geometry.dtype
-    table = placements_table(plan.experiments, resolved, build.order, dtype, late)
+    made = placements_tables(plan.experiments, resolved, build.order, dtype, late)
+    table = pa.concat_tables([PLACEMENTS.empty_table(), *made])
     return _joined(build.placements, table, _KEYS)
 
 

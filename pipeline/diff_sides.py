@@ -23,10 +23,10 @@ from mixctl.pipeline.mixfile import located, read_mix
 from mixctl.pipeline.plan import NO_SOURCE, Plan, make_plan
 from mixctl.pipeline.prepare import choose_layouts
 from mixctl.pipeline.resolve import Replacements, Resolved
-from mixctl.pipeline.tables import placements_table
+from mixctl.pipeline.tables import placements_tables
 from mixctl.shards.chunks import token_dtype
 from mixctl.shards.errors import InputError
-from mixctl.shards.manifest import read_items, read_placements
+from mixctl.shards.manifest import PLACEMENTS, read_items, read_placements
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record
 
@@ -112,7 +112,8 @@ def _placements(plan: Plan) -> pa.Table:
     open_ = Resolved(copies, Replacements.nothing(), np.empty(0, dtype=np.int64))
     unknown: Mapping[int, str] = defaultdict(str)
     dtype = token_dtype(plan.encoder.vocab_size)
-    table = placements_table(plan.experiments, open_, order, dtype, unknown)
+    made = placements_tables(plan.experiments, open_, order, dtype, unknown)
+    table = pa.concat_tables([PLACEMENTS.empty_table(), *made])
     spliced = np.array(table["mode"].to_pylist(), dtype=object) == MODES[BOUNDARY]
     sources = np.concatenate([np.empty(0, np.int64), *(one.source for one in copies)])
     offset = pa.array(table["offset"].to_numpy(), pa.int32(), mask=spliced)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,9 +20,15 @@ from mixctl.pipeline.purge import prove_absent, reasons
 from mixctl.pipeline.resolve import Resolved
 from mixctl.pipeline.sealing import file_record, write_indexes, write_trainer_configs
 from mixctl.pipeline.stages import Searched
-from mixctl.pipeline.tables import blocks_table, items_table, placements_table, replacements_table
+from mixctl.pipeline.tables import (
+    ITEMS_SCHEMA,
+    blocks_table,
+    items_tables,
+    placements_tables,
+    replacements_table,
+)
 from mixctl.shards.files import write_bytes
-from mixctl.shards.manifest import BLOCKS, payload_digest, write_table, write_tables
+from mixctl.shards.manifest import BLOCKS, PLACEMENTS, REPLACEMENTS, payload_digest, write_tables
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.record import BuildRecord, FileRecord, Geometry, Totals, write_record
 
@@ -116,17 +122,17 @@ def _chunks(mixed: MixSource) -> tuple[dict[str, FileRecord], dict[int, str]]:
 def _manifest(work: Sealed, late: dict[int, str], stream: BaseStream) -> list[str]:
     plan, mixed, resolved = work.plan, work.mixed, work.resolved
     order = TrainingOrder(mixed.topology, mixed.layout)
-    tables = {
-        "manifest/items.parquet": items_table(plan.experiments, resolved, stream),
-        "manifest/placements.parquet": placements_table(
-            plan.experiments, resolved, order, mixed.base.dtype, late
-        ),
-        "manifest/replacements.parquet": _replacements(work, stream),
-        "manifest/decontamination.parquet": work.searched.matches,
+    dtype, matches = mixed.base.dtype, work.searched.matches
+    placed = placements_tables(plan.experiments, resolved, order, dtype, late)
+    tables: dict[str, tuple[pa.Schema, Iterable[pa.Table]]] = {
+        "items": (ITEMS_SCHEMA, items_tables(plan.experiments, resolved, stream)),
+        "placements": (PLACEMENTS, placed),
+        "replacements": (REPLACEMENTS, [_replacements(work, stream)]),
+        "decontamination": (matches.schema, [matches]),
     }
-    for name, table in tables.items():
-        write_table(table, mixed.out / name)
-    return list(tables)
+    for name, (schema, pieces) in tables.items():
+        write_tables(schema, pieces, mixed.out / f"manifest/{name}.parquet")
+    return [f"manifest/{name}.parquet" for name in tables]
 
 
 def _replacements(work: Sealed, stream: BaseStream) -> pa.Table:

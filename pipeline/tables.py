@@ -1,8 +1,13 @@
-"""The manifest tables of a resolved plan, with the slot of every placement."""
+"""The manifest tables of a resolved plan, with the slot of every placement.
+
+They are made some thousand rows at a time: as Python's texts and numbers a row takes several times
+what it takes in a table, and what it takes in the plan.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +25,23 @@ from mixctl.shards.draws import I64
 from mixctl.shards.manifest import BLOCKS, ITEMS, PLACEMENTS, REPLACEMENTS, payload_digest
 from mixctl.shards.order import TrainingOrder
 
+_ROWS = 8192
+ITEMS_SCHEMA = ITEMS.append(pa.field("randomised", pa.bool_()))
+"""of items.parquet, with the column that amendments may lack"""
 
-def items_table(
+
+def items_tables(
     experiments: Iterable[PlannedExperiment], resolved: Resolved, stream: BaseTokens
-) -> pa.Table:
-    """Returns items.parquet: a row an item, holdouts included, by experiment and item."""
-    empty = ITEMS.empty_table().append_column("randomised", pa.array([], pa.bool_()))
-    tables = [_items(one, _item_tokens(one, resolved, stream)) for one in experiments]
-    return pa.concat_tables([empty, *tables])
+) -> Iterator[pa.Table]:
+    """Yields items.parquet in pieces: a row an item, holdouts included, by experiment and item."""
+    for one in experiments:
+        for first in range(0, len(one.assigned.items), _ROWS):
+            rows = slice(first, first + _ROWS)
+            yield _items(one, rows, _item_tokens(one, rows, resolved, stream))
 
 
 def _item_tokens(
-    experiment: PlannedExperiment, resolved: Resolved, stream: BaseTokens
+    experiment: PlannedExperiment, rows: slice, resolved: Resolved, stream: BaseTokens
 ) -> list[np.ndarray | None]:
     """Returns the payload of each item; None for base data, which the shards hold if it is placed.
 
@@ -39,7 +49,8 @@ def _item_tokens(
     """
     tokens: list[np.ndarray | None] = []
     assigned = experiment.assigned
-    for item, copies, rank in zip(assigned.items, assigned.copies, experiment.spare, strict=True):
+    columns = (assigned.items[rows], assigned.copies[rows], experiment.spare[rows])
+    for item, copies, rank in zip(*columns, strict=True):
         if item.base is None:
             tokens.append(item.variants[0])
         elif copies or rank < 0:
@@ -50,23 +61,23 @@ def _item_tokens(
     return tokens
 
 
-def _items(experiment: PlannedExperiment, tokens: list[np.ndarray | None]) -> pa.Table:
+def _items(experiment: PlannedExperiment, rows: slice, tokens: list[np.ndarray | None]) -> pa.Table:
     assigned = experiment.assigned
-    n = len(assigned.items)
+    items = assigned.items[rows]
     columns = [
-        pa.array([experiment.config.name] * n, pa.string()),
-        pa.array([experiment.config.kind] * n, pa.string()),
-        pa.array([i.item for i in assigned.items], pa.string()),
-        pa.array([assigned.arms[a].name for a in assigned.arm], pa.string()),
-        pa.array([i.stratum or ALL for i in assigned.items], pa.string()),
-        pa.array(list(assigned.clusters), pa.string()),
-        pa.array(assigned.copies, pa.int32()),
+        pa.array([experiment.config.name] * len(items), pa.string()),
+        pa.array([experiment.config.kind] * len(items), pa.string()),
+        pa.array([i.item for i in items], pa.string()),
+        pa.array([assigned.arms[a].name for a in assigned.arm[rows]], pa.string()),
+        pa.array([i.stratum or ALL for i in items], pa.string()),
+        pa.array(list(assigned.clusters[rows]), pa.string()),
+        pa.array(assigned.copies[rows], pa.int32()),
         _token_lists(tokens),
-        pa.array([i.text for i in assigned.items], pa.string()),
-        pa.array([i.meta.model_dump_json() for i in assigned.items], pa.string()),
+        pa.array([i.text for i in items], pa.string()),
+        pa.array([i.meta.model_dump_json() for i in items], pa.string()),
+        pa.array(assigned.randomised[rows], pa.bool_()),
     ]
-    table = pa.table(columns, schema=ITEMS)
-    return table.append_column("randomised", pa.array(assigned.randomised, pa.bool_()))
+    return pa.table(columns, schema=ITEMS_SCHEMA)
 
 
 def _token_lists(tokens: Sequence[np.ndarray | None]) -> pa.ListArray:
@@ -80,25 +91,30 @@ def _token_lists(tokens: Sequence[np.ndarray | None]) -> pa.ListArray:
     )
 
 
-def placements_table(
+def placements_tables(
     experiments: Iterable[PlannedExperiment],
     resolved: Resolved,
     order: TrainingOrder,
     dtype: str,
     late: Mapping[int, str],
-) -> pa.Table:
-    """Returns placements.parquet: a row a placement, by experiment, item, copy and part.
+) -> Iterator[pa.Table]:
+    """Yields placements.parquet in pieces: a row a placement, by experiment, item, copy and part.
 
     `late` has the digests of placed base data, by row of the table.
     """
-    tables, row = [PLACEMENTS.empty_table()], 0
+    row = 0
     for experiment, copies in zip(experiments, resolved.copies, strict=True):
-        digest = _digests(experiment, copies)
-        for n in np.flatnonzero(has_late_digest(copies)):
-            digest[n] = late[row + int(n)]
-        tables.append(_placements(experiment, copies, digest, order, dtype))
-        row += len(copies)
-    return pa.concat_tables(tables)
+        for first in range(0, len(copies), _ROWS):
+            some = _some(copies, slice(first, first + _ROWS))
+            digest = _digests(experiment, some)
+            for n in np.flatnonzero(has_late_digest(some)):
+                digest[n] = late[row + int(n)]
+            yield _placements(experiment, some, digest, order, dtype)
+            row += len(some)
+
+
+def _some(copies: Copies, rows: slice) -> Copies:
+    return Copies(**{field.name: getattr(copies, field.name)[rows] for field in fields(copies)})
 
 
 def _placements(
@@ -112,13 +128,13 @@ def _placements(
     chunk, block = order.slots(copies.sequence)
     step, _ = order.steps(copies.sequence)
     sequence_tokens = order.topology.sequence_tokens
-    item = np.array([i.item for i in assigned.items], dtype=object)
-    arm = np.array([assigned.arms[a].name for a in assigned.arm], dtype=object)
+    item = [assigned.items[n].item for n in copies.item.tolist()]
+    arm = [assigned.arms[a].name for a in assigned.arm[copies.item].tolist()]
     changed_offset, changed_length = _changed(copies, sequence_tokens)
     columns = [
         pa.array([experiment.config.name] * n, pa.string()),
-        pa.array(item[copies.item], pa.string()),
-        pa.array(arm[copies.item], pa.string()),
+        pa.array(item, pa.string()),
+        pa.array(arm, pa.string()),
         pa.array(copies.copy, pa.int32()),
         pa.array(copies.part, pa.int32()),
         pa.array(_variant(experiment, copies), pa.int32()),
@@ -159,11 +175,14 @@ def _variant(experiment: PlannedExperiment, copies: Copies) -> I64:
 
 
 def _digests(experiment: PlannedExperiment, copies: Copies) -> np.ndarray:
-    """Returns the payload digest of each placement: an object array, empty texts for base data."""
+    """Returns the payload digest of each placement: an object array, empty texts for base data.
+
+    Copies of an item stand together, so each payload is digested once, rarely twice.
+    """
     items, found = experiment.assigned.items, np.full(len(copies), "", dtype=object)
     known: dict[tuple[int, int, int, int], str] = {}
-    fields = (copies.item, copies.variant, copies.begin, copies.length)
-    for n, key in enumerate(zip(*(field.tolist() for field in fields), strict=True)):
+    parts = (copies.item, copies.variant, copies.begin, copies.length)
+    for n, key in enumerate(zip(*(part.tolist() for part in parts), strict=True)):
         item, variant, begin, length = key
         if items[item].base is not None:
             continue
