@@ -37,6 +37,7 @@ from mixctl.pipeline.relayout_chunks import (
     CheckChunks,
     RelayChunks,
     Relayout,
+    n_check_tasks,
     n_relayout_tasks,
     source_slots,
     training_order,
@@ -77,7 +78,6 @@ from mixctl.shards.record import (
 from mixctl.shards.topology import Topology
 from mixctl.shards.verify_files import check_files
 
-MAX_CHECK_TASKS = 128
 _MADE_ANEW = ("manifest/placements.parquet", "manifest/blocks.parquet")
 
 
@@ -97,7 +97,7 @@ def relayout(source: Path, trainer: Path, out: Path, workers: int = 1) -> BuildR
         source: the folder of a finished build.
         trainer: the LitGPT config that will train on the new build.
         out: the folder of the new build; must not hold anything but an unfinished relayout.
-        workers: datatrove tasks at a time.
+        workers: threads at a time.
 
     Raises:
         InputError: with every reason why the build cannot be laid out so; nothing is written then.
@@ -116,8 +116,9 @@ def relayout(source: Path, trainer: Path, out: Path, workers: int = 1) -> BuildR
         stage = out / WORK / f"relayout-{key}"
         if not stage.exists():
             remove_stale(out)
-        work = Relayout(source, record.geometry, new, record.control, out, stage / "receipts")
-        _run(work, record, stage, ExecutorConfig(workers=workers))
+        receipts = stage / "receipts"
+        work = Relayout(source, record.geometry, new, record.control, out, receipts, workers)
+        _run(work, record, stage)
         return _seal(work, record, other, key)
 
 
@@ -204,17 +205,18 @@ def _check_apart(source: Path, out: Path) -> None:
         raise InputError(f"--out: {out} and the build {source} share a folder: choose another")
 
 
-def _run(work: Relayout, record: BuildRecord, stage: Path, executor: ExecutorConfig) -> None:
+def _run(work: Relayout, record: BuildRecord, stage: Path) -> None:
     """Runs the two stages; nothing is gathered from a build with a damaged file."""
     stage.mkdir(parents=True, exist_ok=True)
     remove_partials(work.out)
     findings, _ = check_files(work.source, record, full=False)
     if findings:
         raise VerificationError(findings)
-    n_tasks = min(work.old.chunks, MAX_CHECK_TASKS)
-    run_stage("check", [CheckChunks(work.source, record)], stage / "check", n_tasks, executor)
+    here = ExecutorConfig(workers=1)  # threads share the work of a task: nothing is to be started
+    check = CheckChunks(work.source, record, work.workers)
+    run_stage("check", [check], stage / "check", n_check_tasks(record), here)
     n_tasks = n_relayout_tasks(work.new, work.control)
-    run_stage("relayout", [RelayChunks(work)], stage, n_tasks, executor)
+    run_stage("relayout", [RelayChunks(work)], stage, n_tasks, here)
 
 
 def _seal(work: Relayout, record: BuildRecord, trainer: _Trainer, key: str) -> BuildRecord:

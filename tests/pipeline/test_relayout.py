@@ -224,7 +224,11 @@ def test_folders_that_are_not_free_are_refused(workspace, builds, tmp_path):
         relayout(tmp_path, config, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["val/chunk-000000.bin", "manifest/items.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["val/chunk-000000.bin", "train/chunk-000001.bin", "control/train/chunk-000002.bin"]
+    + ["manifest/items.parquet"],
+)
 def test_a_damaged_build_is_not_laid_out_again(workspace, builds, tmp_path, name):
     source, out = tmp_path / "copy", tmp_path / "out"
     shutil.copytree(builds["one"], source)
