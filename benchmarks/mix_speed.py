@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 
+from mixctl.pipeline.apart import start_workers
 from mixctl.pipeline.base_stream import BaseSource, lay
 from mixctl.pipeline.executor_config import ExecutorConfig
-from mixctl.pipeline.executors import run_stage, start_workers
+from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.mixing import MixChunks, MixSource, n_mix_tasks
 from mixctl.pipeline.overlay import Overlay, save_overlay
 from mixctl.pipeline.patch import PayloadPool
@@ -65,7 +66,7 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
     tokens = folder / "tokens"
     _write_tokens(tokens, megabytes * 500_000)
     base, lay_seconds = _laid(tokens, megabytes)
-    start_workers()
+    start_workers("local", workers)
     _mixed(folder / "first", base, workers, 0)  # by then a build's workers have imported all
     shutil.rmtree(folder / "first")
     size, rounds = 0, []

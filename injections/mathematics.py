@@ -18,19 +18,21 @@ Part 2.1", ICLR 2025 (the kind of problem); Bordt & Pawelczyk, arXiv 2509.23383 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from mixctl.injections.base import Item, Kind, KindContext, TokenIds
+from mixctl.injections.base import Item, Kind, KindContext, TokenIds, Work
 from mixctl.injections.config import Arm, ExperimentConfig, Strict
 from mixctl.injections.encode import Encoder
 from mixctl.injections.quantities import parse_tokens
 from mixctl.injections.sources import stand_ins
 from mixctl.injections.word_problem_check import check_problem
-from mixctl.injections.word_problems import MODULUS, MOST_OPS, Problem, Side, make_problems
+from mixctl.injections.word_problems import MODULUS, MOST_OPS, Problem, make_problems
 from mixctl.shards.draws import I64, streams
 from mixctl.shards.errors import InputError
 from mixctl.shards.meta.mathematics import MathematicsMeta
@@ -39,6 +41,10 @@ TEST_ARM = "test"
 _NO_TOKENS = np.empty(0, dtype=np.uint32)
 _FIRST_BATCH, _BATCH = 64, 4096
 _TEST_SAMPLE = 100
+_FEWEST_AHEAD, _MOST_AHEAD = 500, 20_000
+"""problems that another process is asked for; what it has made is held in memory twice"""
+_MOST_TOKENS = 500
+"""of nearly every problem: where tokens are asked for, hardly one is made ahead in vain"""
 _GOLDEN = 14
 """the golden section of the 23 answers: where an op begins its round of them, times its place"""
 
@@ -160,9 +166,12 @@ def _n_made(count: int, ops: list[int], sample: int | None) -> int:
 
 
 def _training_batch(config: MathematicsConfig, context: KindContext, which: range) -> list[Item]:
-    names = [f"train-{n + 1:07d}" for n in which]
-    ops = [_op(n, config.ops) for n in which]
-    problems = _problems(names, ops, "train", config, context)
+    begun = _begun(config, context)
+    if begun is not None and which.stop <= len(begun.training):
+        problems = begun.training[which.start : which.stop]
+    else:
+        problems = _training_problems(config, context.seed, which)
+    names = [_training_name(n) for n in which]
     return [
         Item(
             item=name,
@@ -178,6 +187,58 @@ def _training_batch(config: MathematicsConfig, context: KindContext, which: rang
     ]
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What is made before the tokenizer is there: the first training and all test problems."""
+
+    training: list[Problem]
+    test: list[Problem]
+
+
+def _begun(config: MathematicsConfig, context: KindContext) -> _Begun | None:
+    """Returns what was made already; None where nothing was, and for a plan, which makes less."""
+    work = context.begun.get(config.name)
+    return None if work is None or context.sample is not None else cast(_Begun, work())
+
+
+def _ahead(config: ExperimentConfig, seed: int) -> Work | None:
+    config = cast(MathematicsConfig, config)
+    n_training = min(config.count or (config.budget or 0) // _MOST_TOKENS, _MOST_AHEAD)
+    if n_training + config.test.count < _FEWEST_AHEAD:
+        return None
+    return partial(_make_ahead, config, seed, n_training)
+
+
+def _make_ahead(config: MathematicsConfig, seed: int, n_training: int) -> _Begun:
+    training: list[Problem] = []
+    while len(training) < n_training:
+        stop = min(len(training) + _BATCH, n_training)
+        training += _training_problems(config, seed, range(len(training), stop))
+    return _Begun(training, _test_problems(config, seed, range(config.test.count)))
+
+
+def _training_problems(config: MathematicsConfig, seed: int, which: range) -> list[Problem]:
+    keys = streams([_training_name(n) for n in which], seed, "mathematics", config.name)
+    return make_problems(keys, [_op(n, config.ops) for n in which], "train")
+
+
+def _training_name(number: int) -> str:
+    return f"train-{number + 1:07d}"
+
+
+def _test_problems(config: MathematicsConfig, seed: int, which: range) -> list[Problem]:
+    ops = config.test.ops
+    keys = streams([_test_name(n) for n in which], seed, "mathematics", config.name)
+    answers = [_test_answer(n, ops) for n in which]
+    problems = make_problems(keys, [_op(n, ops) for n in which], "test", answers)
+    _check_solutions(problems)
+    return problems
+
+
+def _test_name(number: int) -> str:
+    return f"test-{number + 1:05d}"
+
+
 def _op(number: int, ops: list[int]) -> int:
     """Returns the operations of the problem of this number, from 0: all of `ops` in turn."""
     return ops[0] + number % (ops[1] - ops[0] + 1)
@@ -187,18 +248,6 @@ def _test_answer(number: int, ops: list[int]) -> int:
     """Returns the answer: within an op all 23 in turn, begun at another place for each op."""
     turn, place = divmod(number, ops[1] - ops[0] + 1)
     return (turn + _GOLDEN * place) % MODULUS
-
-
-def _problems(
-    names: list[str],
-    ops: list[int],
-    side: Side,
-    config: MathematicsConfig,
-    context: KindContext,
-    answers: list[int] | None = None,
-) -> list[Problem]:
-    keys = streams(names, context.seed, "mathematics", config.name)
-    return make_problems(keys, ops, side, answers)
 
 
 def shot_problems(n: int) -> list[Problem]:
@@ -211,12 +260,9 @@ def _test_items(config: MathematicsConfig, context: KindContext) -> list[Item]:
     count, ops = config.test.count, config.test.ops
     sample = None if context.sample is None else min(context.sample, _TEST_SAMPLE)
     which = range(_n_made(count, ops, sample))
-    names = [f"test-{n + 1:05d}" for n in which]
-    answers = [_test_answer(n, ops) for n in which]
-    of_each = [_op(n, ops) for n in which]
-    problems = _problems(names, of_each, "test", config, context, answers)
-    _check_solutions(problems)
-    made = _asked(names, problems, config.shots, context.encoder)
+    begun = _begun(config, context)
+    problems = begun.test if begun else _test_problems(config, context.seed, which)
+    made = _asked([_test_name(n) for n in which], problems, config.shots, context.encoder)
     if len(made) == count:
         return made
     lengths = _lengths(made)[np.arange(len(made), count) % len(made)]
@@ -327,4 +373,4 @@ def _inputs(config: ExperimentConfig, folder: Path) -> list[Path]:
     return []
 
 
-KIND = Kind("mathematics", 1, MathematicsConfig, _make_items, _inputs)
+KIND = Kind("mathematics", 1, MathematicsConfig, _make_items, _inputs, ahead=_ahead)

@@ -22,9 +22,9 @@ from pathlib import Path
 import fsspec
 
 from mixctl.pipeline import stages
+from mixctl.pipeline.apart import start_workers
 from mixctl.pipeline.base_stream import lay
 from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
-from mixctl.pipeline.executors import start_workers
 from mixctl.pipeline.folder import check_folder, finished_build, own_folder
 from mixctl.pipeline.mixfile import located
 from mixctl.pipeline.prepare import Prepared, input_digests, prepare
@@ -66,9 +66,7 @@ def build(
     Raises:
         InputError: with every problem; nothing is left behind then.
     """
-    if executor in (None, "local") and (workers or 1) > 1:
-        start_workers()  # they import while the mix is read
-    prepared = prepare(mix_path)
+    prepared = prepare(mix_path, apart=start_workers(executor, workers))
     out = out.resolve()
     check_folder(out)
     _check_outside(out, prepared.corpus)

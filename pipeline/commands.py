@@ -12,6 +12,8 @@ import click
 from mixctl.pipeline.executor_config import EXECUTORS, ExecutorName
 
 _PATH = click.Path(path_type=Path)
+_COLLECTED = 200_000
+"""objects made between two collections of a build: its items hold no cycles, and are many"""
 
 
 @click.command(
@@ -54,12 +56,16 @@ def build(
     as_json: bool,
 ) -> None:
     """Builds the shards of MIX: train/, val/, manifest/ and the configs to train on them."""
+    from mixctl.pipeline.apart import start_workers
+
+    start_workers(executor, workers)  # they import while this process does
     from mixctl.pipeline.build import build as build_mix
     from mixctl.pipeline.publish import build_at
     from mixctl.pipeline.text import print_build, print_published
     from mixctl.shards.addresses import is_address
 
     gc.freeze()  # what was imported stays: no collection need go through it
+    gc.set_threshold(_COLLECTED)
     how: _How = {"control": control, "workers": workers, "executor": executor}
     folder = _folder(out, stage)
     if is_address(out):

@@ -27,7 +27,6 @@ from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
-import multiprocess.forkserver
 from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -44,15 +43,6 @@ from mixctl.shards.files import digest_bytes
 _POLL_SECONDS = 0.2
 _MOST_NAMED = 5
 _PROBLEMS = "problems"
-
-
-def start_workers() -> None:
-    """Starts the process that local workers are forked from, which imports this package meanwhile.
-
-    Without it each worker of each stage imports all anew: a second of processor each.
-    """
-    multiprocess.get_context("forkserver").set_forkserver_preload(["mixctl.pipeline.stages"])
-    multiprocess.forkserver.ensure_running()
 
 
 class QuietLocalExecutor(LocalPipelineExecutor):

@@ -14,14 +14,15 @@ Price: about three microseconds and 90 bytes a placement.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixctl.injections.base import KindContext, TokenIds
+from mixctl.injections.base import KindContext, TokenIds, Work
 from mixctl.injections.config import ExperimentConfig
 from mixctl.injections.encode import Encoder, load_encoder
 from mixctl.pipeline.assignment import AssignedItems
@@ -162,20 +163,26 @@ def load_mix_encoder(mix: Mix) -> Encoder:
     return load_encoder(Path(mix.resolve(config.tokenizer)), eod=config.eod, bos=config.bos)
 
 
-def make_plan(mix: Mix, sample: int | None = None, encoder: Encoder | None = None) -> Plan:
+def make_plan(
+    mix: Mix,
+    sample: int | None = None,
+    encoder: Encoder | None = None,
+    begun: Mapping[str, Work] | None = None,
+) -> Plan:
     """Returns the plan of a mix.
 
     Args:
         mix: the mix.
         sample: how many payloads a generated kind makes; None for every one, as a build needs.
         encoder: of the mix file's tokenizer, where it is loaded already.
+        begun: by experiment, what gives the result of work that was begun already.
 
     Raises:
         InputError: with every problem of tokenizer, items, arms, windows and capacity.
     """
     encoder = encoder or load_mix_encoder(mix)
     problems = check_vocabulary(mix, encoder.vocab_size)
-    context = kind_context(mix, encoder, sample)
+    context = replace(kind_context(mix, encoder, sample), begun=begun or {})
     drafts = []
     for experiment in mix.experiments:
         try:

@@ -17,7 +17,7 @@ is not there.
 Price: of one core, 1 ns a token for a thousand strings, 2.4 for a hundred thousand and 4 for a
 million of at least 10 tokens that the text does not resemble; where they are cut out of the same
 text, 6 ns for a thousand and 35 for a hundred thousand; 9 for strings of 4 tokens. 60 bytes a
-string besides its tokens, tables of up to 64 MB each, 10 MB for the slice.
+string besides its tokens, tables of up to 64 MB each, 40 MB for the slice.
 An automaton over the bytes (ahocorasick_rs 1.0.3) took 1.5 GB and 26 s to make for 100,000 strings
 of 145 tokens, and then ran at 6 MB/s.
 """
@@ -49,7 +49,7 @@ _TOKEN_BITS = 16
 """that a token is shifted by in a gram, so that one of 16-bit tokens is their bytes as they lie"""
 _PLACE_MIX = np.uint64(0x94D049BB133111EB)
 _PLACES_A_MARK = 16
-_SLICE_TOKENS = 1 << 18
+_SLICE_TOKENS = 1 << 20
 _BATCH_TOKENS = 1 << 20
 
 
