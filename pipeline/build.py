@@ -17,6 +17,7 @@ twice (three times with the twin) until the build is sealed.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -81,11 +82,13 @@ def build(
 
 def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfig) -> BuildRecord:
     with own_folder(out):
-        digests = input_digests(prepared)
+        with ThreadPoolExecutor(1) as other:  # the digest of the corpus lets this thread work
+            digested = other.submit(input_digests, prepared)
+            sought = stages.sought(prepared.plan)
+        digests = digested.result()
         build_digest = _build_digest(prepared, digests, control)
         if (out / RECORD_NAME).exists():
             return finished_build(out, build_digest)
-        sought = stages.sought(prepared.plan)
         source = stages.tokenize(prepared, sought.strings, out, digests, executor)
         if engine_of(source.folder).name != prepared.engine.name:
             prepared = prepare(prepared.plan.mix.path, "tokenizers")  # payloads as well

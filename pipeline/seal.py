@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -130,9 +131,15 @@ def _manifest(work: Sealed, late: dict[int, str], stream: BaseStream) -> list[st
         "replacements": (REPLACEMENTS, [_replacements(work, stream)]),
         "decontamination": (matches.schema, [matches]),
     }
-    for name, (schema, pieces) in tables.items():
-        write_tables(schema, pieces, mixed.out / f"manifest/{name}.parquet")
-    return [f"manifest/{name}.parquet" for name in tables]
+    names = [f"manifest/{name}.parquet" for name in tables]
+    with ThreadPoolExecutor(2) as writers:  # one table is written while the next one is made
+        written = [
+            writers.submit(write_tables, *table, mixed.out / name)
+            for name, table in zip(names, tables.values(), strict=True)
+        ]
+    for one in written:
+        one.result()
+    return names
 
 
 def _replacements(work: Sealed, stream: BaseStream) -> pa.Table:
