@@ -69,10 +69,9 @@ def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
     }
     _mixctl(folder, min(corpora), corpora[min(corpora)])  # fills the caches of files and modules
     runs = [_mixctl(folder, n, corpus) for n, corpus in corpora.items()]
-    for _ in range(PAIRS):
-        runs += [
-            _mixctl(folder, megabytes, corpora[megabytes], planted) for planted in (True, False)
-        ]
+    for pair in range(PAIRS):
+        for planted in (True, False) if pair % 2 else (False, True):
+            runs.append(_mixctl(folder, megabytes, corpora[megabytes], planted))
     for size in (megabytes,) if whole_peers else SLICES:
         sliced = write_slice(corpora[megabytes], folder / f"slice-{size}", size, WORKERS)
         for peer in ("litdata", "datatrove"):
@@ -106,7 +105,7 @@ def _run(program: str, megabytes: int, command: list[str], out: Path) -> Run:
     run = Run(program, megabytes, *measured)
     print(
         f"{program:22} {megabytes:6} MB {run.seconds:8.1f} s {run.processor_seconds:8.1f} s of "
-        f"processor {run.peak_bytes / 2**20:8.0f} MiB",
+        f"processor {run.peak_bytes / 2**20:8.0f} MiB   load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
     return run
@@ -121,6 +120,18 @@ def at_size(runs: list[Run], program: str, megabytes: int, what: str) -> float:
     return float(y1 + (megabytes - x1) * (y2 - y1) / (x2 - x1))
 
 
+def with_over_without(runs: list[Run], megabytes: int, what: str) -> dict[str, float]:
+    """Returns what the experiments cost: medians and the least of each, with over without."""
+    planted, plain = (
+        [getattr(run, what) for run in runs if (run.program, run.megabytes) == (name, megabytes)]
+        for name in ("mixctl", _PLAIN)
+    )
+    return {
+        "with over without experiments": statistics.median(planted) / statistics.median(plain),
+        "least with over least without": min(planted) / min(plain),
+    }
+
+
 def report(runs: list[Run], megabytes: int, path: Path) -> None:
     """Prints the ratios, writes the JSON result and the plot."""
     ratios = {}
@@ -130,10 +141,9 @@ def report(runs: list[Run], megabytes: int, path: Path) -> None:
         ratios[what] = {peer: seconds / ours for peer, seconds in peers.items()}
         shown = ", ".join(f"{ratio:.1f}x {peer}" for peer, ratio in ratios[what].items())
         print(f"{megabytes} MB, {what.replace('_', ' ')}: mixctl is {shown}; needed: {NEEDED:.0f}x")
-        ratios[what]["with over without experiments"] = ours / at_size(
-            runs, _PLAIN, megabytes, what
-        )
-        print(f"with over without experiments: {ratios[what]['with over without experiments']:.3f}")
+        cost = with_over_without(runs, megabytes, what)
+        print(", ".join(f"{name}: {ratio:.3f}" for name, ratio in cost.items()))
+        ratios[what] |= cost
     machine = {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
     result = {"machine": machine, "runs": [asdict(run) for run in runs], "ratios": ratios}
     result["when"] = time.strftime("%Y-%m-%d")

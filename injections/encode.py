@@ -84,8 +84,13 @@ class Encoder:
 
     def decode(self, ids: Sequence[int] | NDArray[np.unsignedinteger]) -> str:
         """Returns the text of the ids, control tokens shown."""
+        return self.decode_each([ids])[0]
+
+    def decode_each(self, many: Sequence[Sequence[int] | NDArray[np.unsignedinteger]]) -> list[str]:
+        """Returns the text of each list of ids, control tokens shown."""
+        lists = [np.asarray(ids, dtype=np.int64).tolist() for ids in many]
         with _of_tokenizers("the tokenizer cannot decode its own tokens"):
-            return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+            return list(self._tokenizer.decode_batch(lists, skip_special_tokens=False))
 
     @property
     def added_tokens(self) -> list[str]:

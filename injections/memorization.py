@@ -115,12 +115,11 @@ def _token_canaries(work: Work, condition: Condition, prefixes: list[Prefix]) ->
         return [make_item(work, p, p.ids, whole, name, p.text) for p in prefixes]
     n_made = -(-work.n_made // len(work.config.conditions))
     made, sized = prefixes[:n_made], prefixes[n_made:]
-    secrets = _MAKERS[condition.suffix](work, condition.length, made, len(prefixes))
+    secrets = list(_MAKERS[condition.suffix](work, condition.length, made, len(prefixes)))
+    suffixes = work.context.encoder.decode_each([secret.suffix for secret in secrets])
     items = []
-    for prefix, secret in zip(made, secrets, strict=True):
-        text = None
-        if prefix.text is not None:
-            text = prefix.text + work.context.encoder.decode(secret.suffix) + work.tail
+    for prefix, secret, suffix in zip(made, secrets, suffixes, strict=True):
+        text = None if prefix.text is None else prefix.text + suffix + work.tail
         items.append(make_item(work, prefix, prefix.ids, secret, name, text, work.tail_ids))
     return items + sized_items(work, sized, [condition.length + len(work.tail_ids)], name)
 
