@@ -94,6 +94,7 @@ def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfi
             prepared = prepare(prepared.plan.mix.path, "tokenizers")  # payloads as well
             sought = stages.sought(prepared.plan)
         searched = stages.search(prepared, sought, source, executor)
+        del sought  # a kilobyte an item, which nothing needs from here on
         stream = lay(searched.source)  # too small a corpus is found here, before mixing
         dirty = stream.sequences_with(searched.forbidden)
         resolved = resolve(prepared.plan, stream, dirty)

@@ -106,6 +106,7 @@ class MixChunks(PipelineStep):
             with self.track_time("chunk"):
                 (_write_val if part == VAL else _write_train)(self.source, chunk)
             _stream(self.source.base).release()
+            _placements(self.source.overlay).release()
         yield from ()
 
 

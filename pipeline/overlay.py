@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixctl.pipeline.copies import MARK
-from mixctl.pipeline.mapped import map_array
+from mixctl.pipeline.mapped import map_array, release
 from mixctl.pipeline.patch import PayloadPool
 from mixctl.pipeline.plan import Copies, Plan
 from mixctl.pipeline.resolve import Replacements, Resolved
@@ -132,6 +132,10 @@ class ChunkPlacements:
         self.replacements = Replacements(
             *(map_array(folder / f"replaced-{name}.npy") for name in _REPLACED)
         )
+
+    def release(self) -> None:
+        """Gives back the memory of what was read; it stays in the page cache."""
+        release((*self._columns, self.pool.tokens))
 
     def of(self, chunk: int) -> Placed:
         """Returns the placements in one chunk."""

@@ -160,6 +160,8 @@ def _not_found(plan: Plan, string: I64) -> int:
 
 def _joined(one: TokenStrings, other: TokenStrings) -> TokenStrings:
     """Returns the strings of both, those of the first first."""
+    if not len(one):
+        return other
     return TokenStrings(
         np.concatenate([one.tokens, other.tokens]),
         np.concatenate([one.begin, other.begin + len(one.tokens)]),

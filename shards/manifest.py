@@ -25,6 +25,8 @@ from mixctl.shards.errors import InputError
 from mixctl.shards.files import replacing
 
 ROW_GROUP_ROWS = 65_536
+PAYLOAD_GROUP_ROWS = 8192
+"""of a table whose rows hold payloads, some kilobytes each, of which a group is held in memory"""
 PAYLOAD_DIGEST_BYTES = 8
 _KEPT_GROUPS = 2
 
@@ -123,21 +125,22 @@ def write_tables(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> N
     plain = schema.remove_metadata()
     with replacing(path) as partial:
         with pq.ParquetWriter(partial, plain, compression="zstd", store_schema=False) as writer:
-            for group in _row_groups(tables):
+            n_rows = PAYLOAD_GROUP_ROWS if "tokens" in plain.names else ROW_GROUP_ROWS
+            for group in _row_groups(tables, n_rows):
                 writer.write_table(group.replace_schema_metadata(None))
 
 
-def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yields the rows in tables of one chunk and ROW_GROUP_ROWS rows; the last one has the rest."""
+def _row_groups(tables: Iterable[pa.Table], group_rows: int) -> Iterator[pa.Table]:
+    """Yields the rows in tables of one chunk and `group_rows` rows; the last one has the rest."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
         n_rows = sum(one.num_rows for one in waiting)
-        if n_rows < ROW_GROUP_ROWS:
+        if n_rows < group_rows:
             continue
-        joined, whole = pa.concat_tables(waiting), n_rows - n_rows % ROW_GROUP_ROWS
-        for at in range(0, whole, ROW_GROUP_ROWS):
-            yield joined.slice(at, ROW_GROUP_ROWS).combine_chunks()  # pages end where chunks do
+        joined, whole = pa.concat_tables(waiting), n_rows - n_rows % group_rows
+        for at in range(0, whole, group_rows):
+            yield joined.slice(at, group_rows).combine_chunks()  # pages end where chunks do
         waiting = [joined.slice(whole).combine_chunks()]
     if sum(one.num_rows for one in waiting):
         yield pa.concat_tables(waiting).combine_chunks()

@@ -91,15 +91,22 @@ def token_strings(strings: Sequence[Tokens]) -> TokenStrings:
 
 
 def save_patterns(strings: TokenStrings, path: Path) -> None:
-    """Writes the strings as npz, all or nothing."""
+    """Writes the strings as npz, all or nothing, and before it their tokens as npy beside it."""
+    with replacing(_tokens_path(path)) as partial, partial.open("wb") as file:
+        np.save(file, strings.tokens)
     with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, tokens=strings.tokens, begin=strings.begin, length=strings.length)
+        np.savez(file, begin=strings.begin, length=strings.length)
 
 
 def load_patterns(path: Path) -> TokenStrings:
-    """Returns the strings that `save_patterns` wrote."""
+    """Returns the strings that `save_patterns` wrote; their tokens are mapped, one copy for all."""
+    tokens = np.asarray(np.load(_tokens_path(path), mmap_mode="r"))
     with np.load(path) as saved:
-        return TokenStrings(saved["tokens"], saved["begin"], saved["length"])
+        return TokenStrings(tokens, saved["begin"], saved["length"])
+
+
+def _tokens_path(path: Path) -> Path:
+    return path.with_suffix(".tokens.npy")
 
 
 class TokenSearch:

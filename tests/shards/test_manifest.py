@@ -208,3 +208,15 @@ def test_a_missing_value_is_named(tmp_path: Path, column: str) -> None:
     manifest.write_table(pa.Table.from_pylist(rows, schema=manifest.ITEMS), path)
     with pytest.raises(InputError, match=rf"items\.parquet: .* without a value in {column}"):
         manifest.read_items(tmp_path)
+
+
+def test_a_table_of_payloads_has_smaller_row_groups(tmp_path, monkeypatch):
+    """A group is held in memory while it is written, and an item is a thousand times a block."""
+    monkeypatch.setattr(manifest, "ROW_GROUP_ROWS", 7)
+    monkeypatch.setattr(manifest, "PAYLOAD_GROUP_ROWS", 3)
+    rows = [{"item": f"i{n}", "copies": n, "tokens": [n] * n} for n in range(8)]
+    table = pa.Table.from_pylist(rows, schema=manifest.ITEMS)
+    manifest.write_table(table, tmp_path / "items.parquet")
+    groups = pq.ParquetFile(tmp_path / "items.parquet").metadata
+    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [3, 3, 2]
+    assert pq.read_table(tmp_path / "items.parquet").equals(table)
