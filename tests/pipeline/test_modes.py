@@ -407,6 +407,19 @@ def test_a_changed_row_is_found(sealed, mode, column, value, message):
     assert re.search(message, "\n".join(findings(sealed, change)))
 
 
+def test_rows_of_an_item_that_lie_apart_are_found(sealed):
+    """Each stretch of them counts from copy 0, so that together they are too few or too many."""
+
+    def change(rows):
+        number = next(n for n, r in enumerate(rows) if r["mode"] == "overwrite" and r["copy"] == 1)
+        row = rows.pop(number)
+        rows.append({**row, "copy": 0})
+
+    (said,) = [one for one in findings(sealed, change) if "lie apart" in one]
+    assert f"row {sum(t.placements for t in sealed[1].totals.values()) - 1} (" in said
+    assert said.endswith("the rows of an item lie apart (1 such rows)")
+
+
 @pytest.mark.parametrize("mode", ["batch", "mark"])
 def test_a_missing_part_of_a_step_is_found(sealed, mode):
     def change(rows):
