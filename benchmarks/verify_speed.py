@@ -1,14 +1,22 @@
 """Times `mixctl verify`: sampled, of a paper-size build; `--full`, beside `cat` of the same files.
 
-    .venv/bin/python benchmarks/verify_speed.py [--folder DIR] [--megabytes 1000] [--json FILE]
+    .venv/bin/python benchmarks/verify_speed.py [--folder DIR] [--megabytes 1000] [--times 6]
+        [--json FILE]
 
 The paper-size build has 51.2 million sequences of 4,097 tokens for 8 x 8 ranks and 5 million
 placements of 50,000 items. Its chunks are files with holes, all tokens 0, so it takes no room on
-the disk; manifest, digests and index files are those of any other build. `--full` reads a real
-build of so many megabytes of text with its twin; `cat` is given the same chunk files: out of the
-page cache for both, and, where this process may empty it (as root), from the disk for both, which
-is how a build larger than memory is read. Wall time and processor time of all processes, their
-start included; a sampled `verify` says what of it is start.
+the disk; manifest, digests and index files are those of any other build. `--full` reads two real
+builds with their twins: of so many megabytes of text, and of the same text read so many times, with
+as many times the placements. `cat` is given the same chunk files: out of the page cache for both,
+and, where this process may empty it (as root), from the disk for both, which is how a build larger
+than memory is read.
+
+Wall time and processor time of all processes, start included. What of it is start, imports and the
+loader's processes and all that is not the bytes, is said in two ways: what a sampled `verify` of
+the same build takes, and what the larger build takes more than the smaller one, for its further
+bytes. Each is the least of three runs, `cat` and `verify` in turn, since the start alone varies by
+more than a gigabyte takes. A build that is there already is used again; the builds are removed at
+the end.
 """
 
 from __future__ import annotations
@@ -18,7 +26,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +70,7 @@ from mixctl.shards.topology import Topology
 N_SEQUENCES, BATCH, MAX_LENGTH, CHUNK_BYTES = 51_200_000, 1024, 4096, 64 << 20
 N_ITEMS, COPIES, LENGTH = 50_000, 100, 64
 VALIDATION = 4096
+_RUNS = 3
 _CACHES = Path("/proc/sys/vm/drop_caches")
 
 
@@ -69,10 +79,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("out/bench"))
     parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--times", type=int, default=6)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     folder = given.folder.resolve()
-    results = {**_sampled(folder / "paper-size"), **_full(folder, given.megabytes)}
+    builds = [_built(folder, given.megabytes, times) for times in (1, given.times)]
+    results = {**_full(builds), **_sampled(folder / "paper-size")}
+    results["load average"] = os.getloadavg()[0]
+    results = {name: round(value, 3) for name, value in results.items()}
     print(json.dumps(results, indent=1))
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -90,38 +104,89 @@ def _sampled(build: Path) -> dict[str, float]:
     }
 
 
-def _full(folder: Path, megabytes: int) -> dict[str, float]:
-    corpus, build = write_corpus(folder, megabytes), folder / "built"
-    mix = write_mix(folder / "mix", corpus, experiments(corpus.tokens))
-    shutil.rmtree(build, ignore_errors=True)
+def _built(folder: Path, megabytes: int, times: int) -> Path:
+    """Returns a build with its twin of a corpus that is read so many times."""
+    corpus, build = write_corpus(folder, megabytes), folder / f"built-{times}"
+    sections = experiments(corpus.tokens * times)
+    mix = write_mix(folder / f"mix-{times}", corpus, sections)
+    for path, section, changes in (
+        (mix, "corpus", {"repeat": times > 1}),
+        (mix.parent / "trainer.yaml", "train", {"max_tokens": _max_tokens(mix) * times}),
+    ):
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config[section] |= changes
+        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     measure([*_MIXCTL, "build", str(mix), "--out", str(build), "--control", "--workers", "2"])
-    chunks = sorted(build.rglob("*.bin"))
-    size = sum(path.stat().st_size for path in chunks)
-    sampled = _verify(build)
-    results = {"shards, MB": size / 1e6, "sampled verify of the same build, s": sampled.seconds}
-    results |= _beside_cat(build, chunks, sampled.seconds, "cached", lambda: None)
+    return build
+
+
+def _max_tokens(mix: Path) -> int:
+    trainer = yaml.safe_load((mix.parent / "trainer.yaml").read_text(encoding="utf-8"))
+    return int(trainer["train"]["max_tokens"])
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What `cat` and `verify --full` take for the chunk files of a build."""
+
+    n_bytes: int
+    cat: Measured
+    full: Measured
+
+
+def _full(builds: Sequence[Path]) -> dict[str, float]:
+    """Returns what `verify --full` and `cat` take for each build, cached and from the disk."""
+    results: dict[str, float] = {}
+    start = [min(_verify(build) for _ in range(_RUNS)).seconds for build in builds]
+    ways: dict[str, Callable[[], None]] = {"cached": lambda: None}
     if os.access(_CACHES, os.W_OK):
-        results |= _beside_cat(build, chunks, sampled.seconds, "from disk", _empty_cache)
-    shutil.rmtree(build)
-    return results | {"load average": os.getloadavg()[0]}
+        ways["from disk"] = _empty_cache
+    for way, prepare in ways.items():
+        reads = [_read(build, prepare) for build in builds]
+        for read, sampled in zip(reads, start, strict=True):
+            results |= _ratios(f"{way}, {read.n_bytes / 1e9:.1f} GB", read, sampled)
+        more = reads[1].n_bytes - reads[0].n_bytes
+        full, cat = (
+            more / (getattr(reads[1], name).seconds - getattr(reads[0], name).seconds) / 1e6
+            for name in ("full", "cat")
+        )
+        results |= {
+            f"{way}, each further byte: verify --full, MB/s": full,
+            f"{way}, each further byte: cat, MB/s": cat,
+            f"{way}, each further byte: verify --full over cat": full / cat,
+        }
+    for build in builds:
+        shutil.rmtree(build)
+    return results
 
 
-def _beside_cat(
-    build: Path, chunks: list[Path], start: float, what: str, prepare: Callable[[], None]
-) -> dict[str, float]:
-    """Returns what `verify --full` and `cat` take for the same files, after `prepare`."""
-    size = sum(path.stat().st_size for path in chunks)
-    prepare()
-    read = measure(["cat", *map(str, chunks)])
-    prepare()
-    full = _verify(build, "--full")
+def _read(build: Path, prepare: Callable[[], None]) -> _Read:
+    chunks = sorted(build.rglob("*.bin"))
+    command = ["cat", *map(str, chunks)]
+    if prepare is not _empty_cache:
+        measure(command)  # into the page cache
+    cats, fulls = [], []
+    for _ in range(_RUNS):
+        prepare()
+        cats.append(measure(command))
+        prepare()
+        fulls.append(_verify(build, "--full"))
+    return _Read(sum(path.stat().st_size for path in chunks), min(cats), min(fulls))
+
+
+def _ratios(what: str, read: _Read, start: float) -> dict[str, float]:
+    """Returns speeds and ratios for one build, with its start and without."""
     return {
-        f"{what}: cat, MB/s": size / read.seconds / 1e6,
-        f"{what}: verify --full, MB/s": size / full.seconds / 1e6,
-        f"{what}: the same without its start, MB/s": size / (full.seconds - start) / 1e6,
-        f"{what}: verify --full, processor time, s": full.processor_seconds,
-        f"{what}: verify --full over cat": read.seconds / full.seconds,
-        f"{what}: the same without its start": read.seconds / (full.seconds - start),
+        f"{what}: cat, MB/s": read.n_bytes / read.cat.seconds / 1e6,
+        f"{what}: verify --full, s": read.full.seconds,
+        f"{what}: its processor time, s": read.full.processor_seconds,
+        f"{what}: its peak memory without mapped files, MB": read.full.peak_own_bytes / 1e6,
+        f"{what}: a sampled verify (the start), s": start,
+        f"{what}: verify --full without its start, MB/s": read.n_bytes
+        / (read.full.seconds - start)
+        / 1e6,
+        f"{what}: verify --full over cat": read.cat.seconds / read.full.seconds,
+        f"{what}: the same without its start": read.cat.seconds / (read.full.seconds - start),
     }
 
 
