@@ -202,8 +202,8 @@ def print_verified(report: VerifyReport, build: Path, full: bool) -> None:
     sample = "" if full else " (a sample; --full checks every byte)"
     console.print(
         f"{build}: verified{sample}: {report.files} files, {report.placements:,} placements, "
-        f"{report.blocks:,} blocks by digest, {report.batches:,} micro-batches through the stock "
-        f"loader"
+        f"{report.blocks:,} blocks by digest, {report.batches:,} micro-batches in the stock "
+        f"loader's order"
     )
     if report.moved_from is not None:
         console.print(

@@ -9,8 +9,10 @@
 - strings that must occur nowhere (verbatim) occur in no block looked at.
 - the stock loader yields, batch by batch, the blocks that the training order predicts.
 
-`full` does all of it on every byte; otherwise chunk files are checked by size, and placements,
-blocks and batches by a fixed sample, in bounded time.
+`full` does all of it: every byte of every file is digested, every block, placement and token of the
+twin compared, and the order of every sequence asked of the stock dataset (`verify_loader.py` says
+how). Otherwise chunk files are checked by size, and placements, blocks and batches by a fixed
+sample, in bounded time.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ from mixctl.shards.record import BuildRecord
 from mixctl.shards.search import TokenSearch
 from mixctl.shards.verify_manifest import chunk_numbers, column, holds
 from mixctl.shards.verify_payloads import ItemTokens, Placed, check_payloads
-from mixctl.shards.verify_twin import Changes, differs, first_difference, other_size
+from mixctl.shards.verify_twin import Changes, differs, first_difference
 
 TRAIN = "train/"
 CHUNKED_PARTS = (TRAIN, "control/train/")
@@ -165,8 +165,13 @@ def _check_readable(
         _blocks(path, content, geometry.sequence_tokens, geometry.dtype)
         for path, content in zip(paths, contents, strict=True)
     ]
+    findings += [
+        f"{path}: holds {len(held)} blocks, mix.json says {geometry.blocks_per_chunk}"
+        for path, held in zip(paths, blocks, strict=True)
+        if len(held) != geometry.blocks_per_chunk
+    ]
     if len({len(held) for held in blocks}) > 1:
-        return [*findings, other_size(paths[0])], 0, 0
+        return findings, 0, 0
     if not full:
         blocks = [held[:SAMPLE_BLOCKS] for held in blocks]
     n_blocks, check = len(blocks[0]), _ChunkCheck(paths[0], record.tokenizer.eod_id, tables, chunk)

@@ -59,14 +59,9 @@ def check_twin(path: Path, tokens: Tokens, twin: Tokens, rows: pa.Table, eod: in
         eod: the end-of-document token.
     """
     if tokens.shape != twin.shape:
-        return [other_size(path)]
+        return [f"{path}: has another size than its twin"]
     difference = first_difference(tokens, twin, 0, Changes.of(rows), (), eod)
     return [] if difference is None else [differs(path, *difference)]
-
-
-def other_size(path: Path) -> str:
-    """Returns the finding of blocks that do not go with those of the twin."""
-    return f"{path}: has another size than its twin"
 
 
 def differs(path: Path, block: int, offset: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from mixctl.pipeline.build import build
 from mixctl.shards import verify_chunks, verify_loader
-from mixctl.shards.chunks import block_digests, open_chunk
+from mixctl.shards.chunks import block_digests, chunk_bytes, open_chunk
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.files import digest_file
 from mixctl.shards.manifest import write_table
@@ -305,6 +305,22 @@ def test_two_blocks_in_each_others_places_are_found(copy, monkeypatch, piece_byt
         verify(copy, full=True)
     said = f"train/chunk-000002.bin: block {one} does not match its digest in blocks.parquet"
     assert [one for one in error.value.findings] == [f"{copy}/{said}"]
+
+
+@pytest.mark.parametrize("parts", [["train", "control/train"], ["train"], ["control/train"]])
+def test_a_chunk_of_another_length_is_found(copy, parts):
+    """A whole chunk file, and recorded so, without the last block of what should be there."""
+    n_blocks = read_record(copy).geometry.blocks_per_chunk
+    for part in parts:
+        path = copy / part / "chunk-000001.bin"
+        path.write_bytes(chunk_bytes(np.array(open_chunk(path, 65, "uint16")[:-1])))
+    reseal(copy)
+    for full in (False, True):
+        with pytest.raises(VerificationError) as error:
+            verify(copy, full=full)
+        for part in parts:
+            said = f"{part}/chunk-000001.bin: holds {n_blocks - 1} blocks, mix.json says {n_blocks}"
+            assert f"{copy}/{said}" in error.value.findings
 
 
 def test_names_are_compared_by_number():
