@@ -11,8 +11,8 @@ below the number needed; spares come after them.
     val      dropped     training sequences
 
 Price: the tables of the order are mapped, not loaded; a gather copies each document's part of a
-sequence out of the page cache, where the window was read in long stretches. Of the windows no more
-than two are mapped at a time; a chunk of more than two costs half as much again.
+sequence out of the page cache, where the window was read in long stretches. One window is mapped at
+a time; chunks of more than one cost a copy more.
 """
 
 from __future__ import annotations
@@ -39,9 +39,6 @@ from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.permutation import permute_windows
 from mixctl.shards.search import expand
-
-_MOST_WINDOWS = 2
-"""held in memory at a time, of those that a chunk takes sequences from: 268 MB of uint16 each"""
 
 
 @dataclass(frozen=True)
@@ -247,15 +244,16 @@ class BaseStream:
         return self._gather(0, np.asarray(sequence) % self.source.n_validation)
 
     def _gather(self, line_begin: int, base: I64) -> Tokens:
-        """Returns the tokens of base sequences; those of many windows are read window by window.
+        """Returns the tokens of base sequences; those of several windows window by window.
 
-        No stretch of the files belongs to two windows, so what was read of one is given back.
+        No stretch of the files belongs to two windows, so what was read of one is given back: a
+        window of uint16 tokens is 268 MB.
         """
         low = line_begin + base * self.source.sequence_tokens
         window = np.searchsorted(self._order.window_ends, low, side="right")
         row = np.argsort(window, kind="stable")
         parts = np.split(row, np.flatnonzero(np.diff(window[row])) + 1)
-        if len(parts) <= _MOST_WINDOWS:
+        if len(parts) == 1:
             return self._read(low)
         blocks = np.empty((len(base), self.source.sequence_tokens), dtype=self.source.dtype)
         for rows in parts:
