@@ -44,6 +44,8 @@ _SIDES: tuple[Side, ...] = ("train",) * 13 + ("test",) * 2 + ("shot",)
 _MOST_SLOTS = 3
 _WIDTH = 128
 """values of a stream that are made at a time; nine problems of ten need no more"""
+_AT_ONCE = 32
+"""problems whose values are made together: those of thousands would not stay in the cache"""
 _NUMBER = -1
 _SHAPES = tuple(
     product("+-*", (False, True), (False, False, False, True), (False, True), (False, True))
@@ -115,10 +117,14 @@ def make_problems(
     keys: U64, ops: Sequence[int], side: Side, answers: Sequence[int] | None = None
 ) -> list[Problem]:
     """Returns a problem for each (stream key, op), with the answers asked for if there are any."""
-    values = bits(keys[:, None], np.arange(_WIDTH)[None, :]).tolist()
-    draws = [_draw(key, row) for key, row in zip(keys.tolist(), values, strict=True)]
-    wanted = [draw() * MODULUS >> 64 for draw in draws] if answers is None else answers
-    return [_problem(*each, side) for each in zip(draws, ops, wanted, strict=True)]
+    made: list[Problem] = []
+    for first in range(0, len(keys), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        values = bits(keys[some, None], np.arange(_WIDTH)[None, :]).tolist()
+        draws = [_draw(key, row) for key, row in zip(keys[some].tolist(), values, strict=True)]
+        wanted = [draw() * MODULUS >> 64 for draw in draws] if answers is None else answers[some]
+        made += [_problem(*each, side) for each in zip(draws, ops[some], wanted, strict=True)]
+    return made
 
 
 def _problem(draw: _Draw, op: int, answer: int, side: Side) -> Problem:
