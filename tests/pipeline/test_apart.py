@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,10 +30,12 @@ def refuses(where: Path) -> None:
     raise InputError("no")
 
 
-def sleeps(seconds: float) -> float:
-    """Returns when it had slept."""
-    time.sleep(seconds)
-    return time.monotonic()
+def notes(where: Path) -> str:
+    """Writes which process it is called in, all at once."""
+    partial = where.with_suffix(".partial")
+    partial.write_text(str(os.getpid()))
+    partial.rename(where)
+    return "noted"
 
 
 def test_another_process_does_the_work_and_its_result_is_asked_for_often() -> None:
@@ -45,10 +46,13 @@ def test_another_process_does_the_work_and_its_result_is_asked_for_often() -> No
     assert later() is later()
 
 
-def test_it_works_while_the_caller_does() -> None:
-    later = begin(partial(sleeps, 0.05))
-    time.sleep(2)
-    assert later() < time.monotonic() - 0.5  # it had not waited to be asked
+def test_it_works_before_it_is_asked(tmp_path: Path) -> None:
+    later = begin(notes, tmp_path / "note")
+    until = time.monotonic() + 120
+    while not (tmp_path / "note").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert int((tmp_path / "note").read_text()) != os.getpid()
+    assert later() == "noted"
 
 
 def test_what_a_lost_process_was_to_do_is_done_here() -> None:
