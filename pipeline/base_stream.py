@@ -40,6 +40,9 @@ from mixctl.shards.files import digest_bytes
 from mixctl.shards.permutation import permute_windows
 from mixctl.shards.search import expand
 
+_READ_ROWS = 1024
+"""sequences read at a time where they are not read in order, so that few are there twice"""
+
 
 @dataclass(frozen=True)
 class BaseSource:
@@ -257,7 +260,8 @@ class BaseStream:
             return self._read(low)
         blocks = np.empty((len(base), self.source.sequence_tokens), dtype=self.source.dtype)
         for rows in parts:
-            blocks[rows] = self._read(low[rows])
+            for some in np.array_split(rows, len(rows) // _READ_ROWS + 1):
+                blocks[some] = self._read(low[some])
             self._files.release()
         return blocks
 
