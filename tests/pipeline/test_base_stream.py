@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from mixctl.pipeline import base_stream
 from mixctl.pipeline.base_stream import BaseSource, lay
 from mixctl.pipeline.tokenize import lengths_path, tokens_path
 from mixctl.shards import draws
@@ -89,6 +90,16 @@ def test_training_begins_with_the_first_document_after_validation(tmp_path, seed
     base = stream.base_sequence(np.arange(10))
     assert sorted(base) == list(range(10)), "the needed sequences are a permutation of themselves"
     assert [r.tolist() for r in run] == [rows[b] for b in base]
+
+
+@SHAPE
+def test_any_sequences_in_any_order_are_those_read_alone(tmp_path, monkeypatch, shape):
+    """Windows are read one after another, a few sequences at a time: the order is the caller's."""
+    monkeypatch.setattr(base_stream, "_READ_ROWS", 3)
+    stream = lay(source(tmp_path, made_documents(), **shape))
+    asked = np.random.default_rng(0).permutation(stream.n_sequences)
+    alone = [stream.training(np.array([n]))[0].tolist() for n in asked]
+    assert stream.training(asked).tolist() == alone
 
 
 def test_spares_follow_the_needed_sequences(tmp_path):
