@@ -61,7 +61,7 @@ def begin(function: Callable[P, T], *args: P.args, **named: P.kwargs) -> Callabl
     @cache
     def result() -> T:
         try:
-            found: T = pickle.loads(mine.recv_bytes())
+            found: T = mine.recv()
         except (EOFError, OSError):
             found = function(*args, **named)
         mine.close()
