@@ -15,11 +15,10 @@ gigabyte.
 
 Price: the old build is read twice, for its digests and for its blocks, the new one written once:
 1.5 nanoseconds of processor a byte. Memory is twice `GATHERED_BYTES`, or two chunks where these are
-larger. In the order of training,
-neighbouring chunks hold neighbouring sequences, so an old chunk is looked at by as many groups of
-new chunks as a stretch of training has; what is read again comes from the page cache where a chunk
-a (rank, worker) of the old build fits into memory, and in runs of ascending blocks from the disk
-where it does not.
+larger. In the order of training, neighbouring chunks hold neighbouring sequences, so an old chunk
+is looked at by as many groups of new chunks as a stretch of training has; what is read again comes
+from the page cache where a chunk a (rank, worker) of the old build fits into memory, and in runs of
+ascending blocks from the disk where it does not.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ class RelayChunks(PipelineStep):
 
 
 def n_check_tasks(record: BuildRecord) -> int:
-    """Returns the number of tasks that digest the files of a build: one a gigabyte, so far."""
+    """Returns the number of tasks that digest the files of a build: one a gigabyte, or fewer."""
     n_bytes = sum(file.bytes for name, file in record.files.items() if name.endswith(".bin"))
     return min(1 + n_bytes // CHECKED_BYTES, MAX_TASKS)
 
