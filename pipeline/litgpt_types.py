@@ -32,10 +32,13 @@ from mixctl.shards.errors import InputError
 Hint = Any
 """an annotation; a mapping of names to annotations stands for a section of the config"""
 
+GAUSSIAN_DATA = "mixctl.trainer_configs.gaussian.GaussianLitData"
+"""LitData that also adds the noise of Gaussian marks; its arguments are the same"""
+
 _NAME = re.compile(r"[./]*[A-Za-z][\w ./+@=-]*")
 _WORDS = {"true", "false", "null", "none", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
 _DATA: dict[str, Hint] = {
-    "class_path": Literal["LitData"],
+    "class_path": Literal["LitData", GAUSSIAN_DATA],
     "init_args": {
         "data_path": str,
         "split_names": list[str],

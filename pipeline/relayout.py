@@ -31,6 +31,7 @@ from mixctl.pipeline.card import with_card
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.folder import check_folder, finished_build, own_folder, remove_stale
+from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA
 from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, read_receipts
 from mixctl.pipeline.prepare import mix_digest, settings_digest
 from mixctl.pipeline.relayout_chunks import (
@@ -45,7 +46,6 @@ from mixctl.pipeline.relayout_chunks import (
 from mixctl.pipeline.sealing import file_record, write_indexes, write_trainer_configs
 from mixctl.pipeline.stages import STAGE_VERSION
 from mixctl.pipeline.trainer import (
-    GAUSSIAN_DATA,
     TrainerConfig,
     litgpt_config,
     litgpt_problems,

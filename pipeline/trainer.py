@@ -16,14 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixctl.injections.config import Strict
-from mixctl.pipeline.litgpt_types import is_plain, known_models
+from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA, is_plain, known_models
 from mixctl.pipeline.yamlfile import parse, read_yaml
 from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.topology import Topology
 
 LITDATA_NAMES = ("LitData", "litgpt.data.LitData", "litgpt.data.lit_data.LitData")
-GAUSSIAN_DATA = "mixctl.trainer_configs.gaussian.GaussianLitData"
-"""LitData that also adds the noise of Gaussian marks"""
 
 
 class TrainSection(Strict):

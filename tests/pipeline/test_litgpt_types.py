@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentError, ArgumentParser
 from litgpt.config import name_to_config
+from litgpt.data import LitData
 from litgpt.pretrain import setup
 
 from mixctl.pipeline import litgpt_types
-from mixctl.pipeline.litgpt_types import is_plain, known_models
+from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA, is_plain, known_models
 from mixctl.pipeline.trainer import litgpt_config, read_topology, read_trainer
+from mixctl.trainer_configs.gaussian import GaussianLitData
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("trainer_configs/*.yaml"))
@@ -97,10 +100,23 @@ def test_what_the_parser_refuses_is_not_plain(place):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_configs_that_come_with_mixctl_are_plain_unless_they_add_noise(path, tmp_path):
+def test_configs_that_come_with_mixctl_are_plain_and_taken(path, tmp_path):
     config, raw = read_trainer(path)
     made = litgpt_config(raw, config, read_topology(config, path), tmp_path / "b", "train")
-    assert is_plain(made) is not config.adds_noise
+    assert is_plain(made)
+    assert taken(made)
+
+
+def test_the_data_module_with_noise_is_plain_with_the_arguments_of_litdata_alone():
+    config = a_config()
+    config["data"]["class_path"] = GAUSSIAN_DATA
+    assert is_plain(config) and taken(config)
+    for more in ({"embedding": None}, {"seed": "x"}):
+        other = {**config, "data": {**config["data"], "init_args": more}}
+        assert not is_plain(other) and not taken(other)
+    assert {f.name for f in fields(GaussianLitData) if f.init} == {
+        f.name for f in fields(LitData) if f.init
+    }
 
 
 def test_arguments_are_those_of_litgpt_pretrain():

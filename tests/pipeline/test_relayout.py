@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from mixctl.injections import registry
 from mixctl.pipeline import relayout_chunks
 from mixctl.pipeline.build import build
+from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA
 from mixctl.pipeline.relayout import relayout
-from mixctl.pipeline.trainer import GAUSSIAN_DATA
 from mixctl.shards.errors import InputError, VerificationError
 from mixctl.shards.record import read_record, record_text
 from mixctl.shards.verify import verify

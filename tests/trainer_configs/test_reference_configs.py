@@ -21,8 +21,8 @@ from litgpt.model import GPT
 from litgpt.pretrain import get_lr, validate_args
 from litgpt.utils import instantiate_torch_optimizer
 
+from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA
 from mixctl.pipeline.trainer import (
-    GAUSSIAN_DATA,
     litgpt_config,
     litgpt_problems,
     model_vocabulary,
