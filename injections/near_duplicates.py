@@ -36,6 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixctl.injections.components import components
 from mixctl.shards.draws import I64, U64, mix
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -266,15 +267,8 @@ def _keyed(sets: _Sets, items: I64, side: int) -> I64:
 
 def _linked(labels: I64, one: I64, other: I64) -> I64:
     """Returns the labels after the pairs were linked: the first member of each component."""
-    from scipy.sparse import coo_array  # late: scipy is slow to import
-    from scipy.sparse.csgraph import connected_components
-
     n = len(labels)
-    links = (np.concatenate([one, np.arange(n)]), np.concatenate([other, labels]))
-    graph = coo_array((np.ones(len(links[0]), dtype=np.int8), links), shape=(n, n))
-    component = connected_components(graph, directed=False)[1]
-    first = np.unique(component, return_index=True)[1]
-    return np.asarray(first[component], dtype=np.int64)
+    return components(n, np.concatenate([one, np.arange(n)]), np.concatenate([other, labels]))
 
 
 def _settled(entries: _Entries, labels: I64) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixctl.injections.base import Item, KindContext, TokenIds
+from mixctl.injections.components import components
 from mixctl.injections.config import Arm, ExperimentConfig
 from mixctl.injections.near_duplicates import near_duplicates
 from mixctl.pipeline.arms import UNUSED, ClusterTooLargeError, assign_arms
@@ -275,16 +276,10 @@ def _components(links: list[list[str]], n: int) -> I64:
     different, nodes = np.unique(np.array(links).ravel(), return_inverse=True)
     if len(different) == len(nodes):
         return np.arange(n)  # nothing is shared
-    from scipy.sparse import coo_array  # late: scipy is slow to import
-    from scipy.sparse.csgraph import connected_components
-
-    nodes += n
-    ones = np.ones(len(links) * n, dtype=np.int8)
-    edges = (ones, (np.tile(np.arange(n), len(links)), nodes))
-    side = n + int(nodes.max(initial=n)) + 1
-    graph = coo_array(edges, shape=(side, side))
-    _, labels = connected_components(graph, directed=False)
-    return np.asarray(labels[:n], dtype=np.int64)
+    first = np.full(len(different), n, dtype=np.int64)
+    item = np.tile(np.arange(n), len(links))
+    np.minimum.at(first, nodes, item)
+    return components(n, item, first[nodes])
 
 
 def _check_clusters_free(
