@@ -2,14 +2,14 @@
 
 Of every `stride` tokens that are searched one place is looked at. A table says at which of the
 first `stride` offsets of the strings the 4 tokens there (2 or 1 when the shortest string has fewer)
-stand: so where strings could begin. The stride, at most 8, is as long as the shortest string leaves
-room for, so one of the places looked at lies in the beginning of every occurrence. There the hash
-of the first 16 tokens (8, 4, 2 or 1 for short strings), their anchor, is looked up. Only where it
-is that of an anchor, one cumulative sum over the slice gives the rolling hash (Karp & Rabin,
-"Efficient randomized pattern-matching algorithms", IBM J. Res. Dev. 1987) of any stretch of it,
-which is looked up at the full length of each string with that anchor; and what agrees there is
-compared token by token. So hashes only ever save work: nothing is missed, and nothing is found that
-is not there.
+stand: so where strings could begin. The stride, at most 32 (8 for many strings), is as long as the
+shortest string leaves room for, so one of the places looked at lies in the beginning of every
+occurrence. There the hash of the first 16 tokens (8, 4, 2 or 1 for short strings), their anchor, is
+looked up. Only where it is that of an anchor, the hash of the full length of each string with that
+anchor is looked up; where these stretches are longer than the slice together, one cumulative sum
+over it gives the hash of each (a rolling hash: Karp & Rabin, "Efficient randomized pattern-matching
+algorithms", IBM J. Res. Dev. 1987). What agrees there is compared token by token. So hashes only
+ever save work: nothing is missed, and nothing is found that is not there.
 
     strings [7 8 7] [8 7]      tokens 7 8 7 8 7
     (0, 0) (1, 1) (0, 2) (1, 3)    as (string, where it begins)
@@ -43,8 +43,10 @@ _BASE = 0x9E3779B97F4A7C15
 _LENGTH_MIX = np.uint64(0xBF58476D1CE4E5B9)
 _LONGEST_ANCHOR = 16
 _LONGEST_GRAM = 4
-_LONGEST_STRIDE = 8
-"""the offsets of a gram are the bits of a byte"""
+_STRIDES = {8: np.uint8, 32: np.uint32}
+"""longest stride: what has a bit for each offset of a gram"""
+_FEW_STRINGS = 1 << 12
+"""so many may have the longer stride: the table would not stay in the cache for more"""
 _TOKEN_BITS = 16
 """that a token is shifted by in a gram, so that one of 16-bit tokens is their bytes as they lie"""
 _PLACE_MIX = np.uint64(0x94D049BB133111EB)
@@ -126,7 +128,9 @@ class TokenSearch:
         self._longest = int(length.max(initial=0))
         self._anchor = _power_of_two(min(self._shortest, _LONGEST_ANCHOR))
         self._gram = _power_of_two(min(self._shortest, _LONGEST_GRAM))
-        self._stride = min(self._shortest - self._gram + 1, _LONGEST_STRIDE)
+        longest_stride = max(_STRIDES) if len(self.strings) <= _FEW_STRINGS else min(_STRIDES)
+        self._stride = min(self._shortest - self._gram + 1, longest_stride)
+        self._bits = next(kind for most, kind in _STRIDES.items() if self._stride <= most)
         self._slice = max(_SLICE_TOKENS, self._longest)
         if len(self.strings):
             self._index_anchors()
@@ -134,6 +138,11 @@ class TokenSearch:
 
     @cached_property
     def _powers(self) -> U64:
+        """Returns what the tokens of a string are multiplied with."""
+        return _powers(_BASE, self._longest)
+
+    @cached_property
+    def _slice_powers(self) -> U64:
         """Returns what the tokens of a slice are multiplied with."""
         return _powers(_BASE, self._slice + self._longest)
 
@@ -145,7 +154,9 @@ class TokenSearch:
     @cached_property
     def _by_full(self) -> tuple[U64, I64]:
         """Returns the sorted hashes of the whole strings, and their strings."""
-        full = _with_length(self._hashes(self.strings.length), self.strings.length)
+        strings = self.strings
+        full = self._hashes(strings.tokens, strings.begin, strings.length)
+        full = _with_length(full, strings.length)
         order = np.argsort(full, kind="stable")
         return full[order], order
 
@@ -166,23 +177,31 @@ class TokenSearch:
     def _index_grams(self) -> None:
         """Keeps a table of the offsets at which strings have a gram: bit n for offset n."""
         self._gram_bits = _table_bits(self._stride * len(self._anchors))
-        self._offsets = np.zeros(1 << self._gram_bits, dtype=np.uint8)
+        self._offsets = np.zeros(1 << self._gram_bits, dtype=self._bits)
         for offset in range(self._stride):
             grams = _hashes_at(self.strings.tokens, self.strings.begin + offset, self._gram)
-            self._offsets[_places(grams, self._gram_bits)] |= np.uint8(1 << offset)
+            self._offsets[_places(grams, self._gram_bits)] |= self._bits(1 << offset)
 
-    def _hashes(self, length: I64) -> U64:
-        """Returns the hash of the first `length` tokens of each string: uint64."""
-        hashes = np.empty(len(self.strings), dtype=np.uint64)
-        size = max(1, _BATCH_TOKENS // int(length.max()))
+    def _hashes(self, tokens: Tokens, begin: I64, length: I64) -> U64:
+        """Returns the hash of each stretch of the tokens, which are multiplied one by one."""
+        hashes = np.empty(len(begin), dtype=np.uint64)
+        size = max(1, _BATCH_TOKENS // int(length.max(initial=1)))
         for at in range(0, len(hashes), size):
             part = slice(at, at + size)
-            _, index = expand(self.strings.begin[part], length[part])
+            _, index = expand(begin[part], length[part])
             _, place = expand(np.zeros_like(length[part]), length[part])
-            terms = self.strings.tokens[index] * self._powers[place]
+            terms = tokens[index] * self._powers[place]
             ends = np.cumsum(length[part])
             hashes[part] = np.add.reduceat(terms, ends - length[part])
         return hashes
+
+    def _stretch_hashes(self, part: Tokens, begin: I64, length: I64) -> U64:
+        """Returns the same of stretches of a slice; where they are many, out of one sum over it."""
+        if length.sum() < len(part):
+            return self._hashes(part, begin, length)
+        total = np.zeros(len(part) + 1, dtype=np.uint64)
+        np.cumsum(part * self._slice_powers[: len(part)], out=total[1:])
+        return np.asarray((total[begin + length] - total[begin]) * self._inverse[begin])
 
     def find(self, tokens: Tokens) -> tuple[I64, I64]:
         """Returns (string, begin) of every occurrence, sorted by begin, then string: int64.
@@ -228,10 +247,10 @@ class TokenSearch:
         """
         looked = part[: n_begins + self._stride + self._gram - 2]
         offsets = self._offsets[_places(_grams(looked, self._gram, self._stride), self._gram_bits)]
-        row = np.flatnonzero(offsets)
+        row = np.flatnonzero(offsets != 0)  # of bytes it is five times as slow
         offsets, place = offsets[row], row * self._stride
         begin = np.concatenate(
-            [place[(offsets & np.uint8(1 << n)) != 0] - n for n in range(self._stride)]
+            [place[(offsets & self._bits(1 << n)) != 0] - n for n in range(self._stride)]
         )
         return begin[(begin >= 0) & (begin < n_begins)]
 
@@ -239,14 +258,11 @@ class TokenSearch:
         """Returns (string, begin) of the strings whose anchor was found."""
         if len(begin) == 0:
             return begin, group
-        total = np.zeros(len(part) + 1, dtype=np.uint64)
-        np.cumsum(part * self._powers[: len(part)], out=total[1:])
         row, index = expand(self._first[group], self._n_lengths[group])
         begin, length = begin[row], self._lengths[index]
         fits = begin + length <= len(part)
         begin, length = begin[fits], length[fits]
-        full = (total[begin + length] - total[begin]) * self._inverse[begin]
-        full = _with_length(full, length)
+        full = _with_length(self._stretch_hashes(part, begin, length), length)
         known, string = self._by_full
         first = np.searchsorted(known, full, side="left")
         count = np.searchsorted(known, full, side="right") - first

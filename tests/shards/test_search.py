@@ -42,28 +42,31 @@ def found(patterns: list[list[int]], tokens: list[int], dtype: str) -> list[tupl
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[str, list[list[int]], list[int], int]:
+def cases(draw: st.DrawFn) -> tuple[str, list[list[int]], list[int], int, int]:
     """Draws patterns and tokens of few distinct ids, some patterns cut out of the tokens."""
     dtype = draw(st.sampled_from(sorted(ALPHABETS)))
     letter = st.sampled_from(draw(st.sampled_from(ALPHABETS[dtype])))
-    tokens = draw(st.lists(letter, max_size=120))
-    shortest = draw(st.sampled_from([1, 2, 5, 17]))
-    patterns = draw(st.lists(st.lists(letter, min_size=shortest, max_size=40), max_size=5))
+    shortest = draw(st.sampled_from([1, 2, 5, 17, 40]))
+    fewest = draw(st.sampled_from([0, 2 * shortest]))
+    tokens = draw(st.lists(letter, min_size=fewest, max_size=150))
+    patterns = draw(st.lists(st.lists(letter, min_size=shortest, max_size=60), max_size=5))
     for _ in range(draw(st.integers(0, 4)) if len(tokens) >= shortest else 0):
         begin = draw(st.integers(0, len(tokens) - shortest))
-        patterns.append(tokens[begin : begin + draw(st.integers(shortest, 40))])
-    return dtype, patterns, tokens, draw(st.sampled_from([1, 7, 64]))
+        patterns.append(tokens[begin : begin + draw(st.integers(shortest, 60))])
+    few = draw(st.sampled_from([0, 100]))
+    return dtype, patterns, tokens, draw(st.sampled_from([1, 7, 64])), few
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=200)
 @given(cases())
 def test_finds_what_looking_at_every_place_finds(
-    case: tuple[str, list[list[int]], list[int], int],
+    case: tuple[str, list[list[int]], list[int], int, int],
 ) -> None:
-    dtype, patterns, tokens, slice_tokens = case
+    dtype, patterns, tokens, slice_tokens, few_strings = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "_SLICE_TOKENS", slice_tokens)
         patch.setattr(search, "_BATCH_TOKENS", slice_tokens)
+        patch.setattr(search, "_FEW_STRINGS", few_strings)
         assert found(patterns, tokens, dtype) == brute_force(patterns, tokens)
 
 
