@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-from mixctl.pipeline.apart import start_workers
 from mixctl.pipeline.base_stream import BaseSource, lay
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
@@ -39,6 +38,7 @@ from mixctl.pipeline.overlay import Overlay, save_overlay
 from mixctl.pipeline.patch import PayloadPool
 from mixctl.pipeline.resolve import Replacements
 from mixctl.pipeline.tokenize import lengths_path, tokens_path
+from mixctl.pipeline.workers import start_workers
 from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.topology import Topology

@@ -7,8 +7,8 @@ arms and places their copies. Adding a kind takes one module with a `Kind` and o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from mixctl.injections.config import ExperimentConfig
 from mixctl.injections.encode import Encoder
 
 TokenIds = NDArray[np.uint32]
-Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,6 @@ class KindContext:
     sample: int | None = None
     """for `mixctl plan`: a kind that generates more payloads than this makes so many and sizes the
     others after them (`sources.stand_ins`); None, in a build, makes every one"""
-    begun: Mapping[str, Work] = field(default_factory=dict, compare=False)
-    """by experiment, what gives the result of the work that was begun ahead (`Kind.ahead`)"""
 
     @property
     def run_tokens(self) -> int:
@@ -121,9 +118,6 @@ class Kind:
         inputs: the files that the items depend on.
         absent: whether the items are token strings that must occur nowhere in the run: sequences
             of the base stream that hold one are replaced, and payloads that do are refused.
-        ahead: from the configuration and the seed, work that takes long and needs no tokenizer, as
-            a function that can be pickled; None where there is none. A build lets another process
-            begin it before it asks for the items; `KindContext.begun` gives its result then.
     """
 
     name: str
@@ -132,4 +126,3 @@ class Kind:
     make_items: MakeItems
     inputs: Callable[[ExperimentConfig, Path], list[Path]]
     absent: bool = False
-    ahead: Callable[[ExperimentConfig, int], Work | None] | None = None

@@ -18,15 +18,14 @@ Part 2.1", ICLR 2025 (the kind of problem); Bordt & Pawelczyk, arXiv 2509.23383 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from mixctl.injections.base import Item, Kind, KindContext, TokenIds, Work
+from mixctl.injections.base import Item, Kind, KindContext, TokenIds
 from mixctl.injections.config import Arm, ExperimentConfig, Strict
 from mixctl.injections.encode import Encoder
 from mixctl.injections.quantities import parse_tokens
@@ -41,10 +40,6 @@ TEST_ARM = "test"
 _NO_TOKENS = np.empty(0, dtype=np.uint32)
 _FIRST_BATCH, _BATCH = 64, 4096
 _TEST_SAMPLE = 100
-_FEWEST_AHEAD, _MOST_AHEAD = 500, 20_000
-"""problems that another process is asked for; what it has made is held in memory twice"""
-_MOST_TOKENS = 500
-"""of nearly every problem: where tokens are asked for, hardly one is made ahead in vain"""
 _GOLDEN = 14
 """the golden section of the 23 answers: where an op begins its round of them, times its place"""
 
@@ -166,17 +161,13 @@ def _n_made(count: int, ops: list[int], sample: int | None) -> int:
 
 
 def _training_batch(config: MathematicsConfig, context: KindContext, which: range) -> list[Item]:
-    begun = _begun(config, context)
-    if begun is not None and which.stop <= len(begun.training):
-        problems = begun.training[which.start : which.stop]
-    else:
-        problems = _training_problems(config, context.seed, which)
+    problems = _training_problems(config, context.seed, which)
     names = [_training_name(n) for n in which]
     return [
         Item(
             item=name,
             variants=(ids,),
-            meta=MathematicsMeta(op=problem.op, answer=problem.answer),
+            meta=_training_meta(problem.op, problem.answer),
             stratum=f"op{problem.op}",
             text=problem.text,
             compared=_NO_TOKENS,
@@ -187,34 +178,10 @@ def _training_batch(config: MathematicsConfig, context: KindContext, which: rang
     ]
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """What is made before the tokenizer is there: the first training and all test problems."""
-
-    training: list[Problem]
-    test: list[Problem]
-
-
-def _begun(config: MathematicsConfig, context: KindContext) -> _Begun | None:
-    """Returns what was made already; None where nothing was, and for a plan, which makes less."""
-    work = context.begun.get(config.name)
-    return None if work is None or context.sample is not None else cast(_Begun, work())
-
-
-def _ahead(config: ExperimentConfig, seed: int) -> Work | None:
-    config = cast(MathematicsConfig, config)
-    n_training = min(config.count or (config.budget or 0) // _MOST_TOKENS, _MOST_AHEAD)
-    if n_training + config.test.count < _FEWEST_AHEAD:
-        return None
-    return partial(_make_ahead, config, seed, n_training)
-
-
-def _make_ahead(config: MathematicsConfig, seed: int, n_training: int) -> _Begun:
-    training: list[Problem] = []
-    while len(training) < n_training:
-        stop = min(len(training) + _BATCH, n_training)
-        training += _training_problems(config, seed, range(len(training), stop))
-    return _Begun(training, _test_problems(config, seed, range(config.test.count)))
+@lru_cache(maxsize=MODULUS * MOST_OPS)
+def _training_meta(op: int, answer: int) -> MathematicsMeta:
+    """Returns the one meta of all training problems that have these numbers; it never changes."""
+    return MathematicsMeta(op=op, answer=answer)
 
 
 def _training_problems(config: MathematicsConfig, seed: int, which: range) -> list[Problem]:
@@ -260,8 +227,7 @@ def _test_items(config: MathematicsConfig, context: KindContext) -> list[Item]:
     count, ops = config.test.count, config.test.ops
     sample = None if context.sample is None else min(context.sample, _TEST_SAMPLE)
     which = range(_n_made(count, ops, sample))
-    begun = _begun(config, context)
-    problems = begun.test if begun else _test_problems(config, context.seed, which)
+    problems = _test_problems(config, context.seed, which)
     made = _asked([_test_name(n) for n in which], problems, config.shots, context.encoder)
     if len(made) == count:
         return made
@@ -373,4 +339,4 @@ def _inputs(config: ExperimentConfig, folder: Path) -> list[Path]:
     return []
 
 
-KIND = Kind("mathematics", 1, MathematicsConfig, _make_items, _inputs, ahead=_ahead)
+KIND = Kind("mathematics", 1, MathematicsConfig, _make_items, _inputs)

@@ -46,6 +46,8 @@ _WIDTH = 128
 """values of a stream that are made at a time; nine problems of ten need no more"""
 _AT_ONCE = 32
 """problems whose values are made together: those of thousands would not stay in the cache"""
+_INVERSE = (0, *(pow(n, -1, MODULUS) for n in range(1, MODULUS)))
+"""of each number but 0, modulo 23"""
 _NUMBER = -1
 _SHAPES = tuple(
     product("+-*", (False, True), (False, False, False, True), (False, True), (False, True))
@@ -244,11 +246,17 @@ def _reach(
         return values
     slots = [i for i, s in enumerate(statements[: asked + 1]) if s[2] == _NUMBER]
     for n in _chosen(draw, min(_MOST_SLOTS, len(slots)), len(slots)):
-        slot, kept = slots[n], numbers[slots[n]]
-        affected = _affected(statements, slot, asked)
+        slot, kept, before = slots[n], numbers[slots[n]], values[asked]
+        affected, is_line = _affected(statements, slot, asked)
         first = draw() * _N_NUMBERS >> 64
-        for shift in range(_N_NUMBERS):
-            numbers[slot] = _SMALLEST + (first + shift) % _N_NUMBERS
+        if is_line:
+            numbers[slot] = other = _SMALLEST + (kept == _SMALLEST)
+            _evaluate(statements, numbers, values, affected)
+            tried = _on_line((kept, before), (other, values[asked]), answer)
+        else:
+            tried = [_SMALLEST + (first + shift) % _N_NUMBERS for shift in range(_N_NUMBERS)]
+        for number in tried:
+            numbers[slot] = number
             _evaluate(statements, numbers, values, affected)
             if values[asked] == answer:
                 return values
@@ -257,14 +265,30 @@ def _reach(
     return None
 
 
-def _affected(statements: list[_Statement], slot: int, asked: int) -> list[int]:
-    """Returns the statements up to the one asked for that depend on the number in this slot."""
-    affected = [slot]
+def _affected(statements: list[_Statement], slot: int, asked: int) -> tuple[list[int], bool]:
+    """Returns the statements up to the one asked for that depend on the number in this slot.
+
+    And whether each of them, so what is asked for as well, is a line in that number: none is the
+    product of two of them.
+    """
+    affected, is_line = [slot], True
     for i in range(slot + 1, asked + 1):
-        _, left, right = statements[i]
-        if left in affected or right in affected:
+        symbol, left, right = statements[i]
+        if left in affected:
             affected.append(i)
-    return affected
+            is_line = is_line and not (symbol == "*" and right in affected)
+        elif right in affected:
+            affected.append(i)
+    return affected, is_line
+
+
+def _on_line(one: tuple[int, int], other: tuple[int, int], value: int) -> list[int]:
+    """Returns the number at which a line through two points has this value; none may be there."""
+    rise = (other[1] - one[1]) % MODULUS
+    if not rise:
+        return []
+    number = (one[0] + (value - one[1]) * (other[0] - one[0]) * _INVERSE[rise]) % MODULUS
+    return [number] if number >= _SMALLEST else []
 
 
 def _evaluate(

@@ -23,7 +23,6 @@ from pathlib import Path
 import fsspec
 
 from mixctl.pipeline import stages
-from mixctl.pipeline.apart import start_workers
 from mixctl.pipeline.base_stream import lay
 from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
 from mixctl.pipeline.folder import check_folder, finished_build, own_folder
@@ -34,6 +33,7 @@ from mixctl.pipeline.resolve import resolve
 from mixctl.pipeline.seal import Sealed, seal
 from mixctl.pipeline.stages import STAGE_VERSION
 from mixctl.pipeline.tokenize_stage import engine_of
+from mixctl.pipeline.workers import start_workers
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.journal import WORK
@@ -67,7 +67,8 @@ def build(
     Raises:
         InputError: with every problem; nothing is left behind then.
     """
-    prepared = prepare(mix_path, apart=start_workers(executor, workers))
+    start_workers(executor, workers)
+    prepared = prepare(mix_path)
     out = out.resolve()
     check_folder(out)
     _check_outside(out, prepared.corpus)

@@ -14,15 +14,14 @@ Price: about three microseconds and 90 bytes a placement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixctl.injections.base import KindContext, TokenIds, Work
+from mixctl.injections.base import KindContext, TokenIds
 from mixctl.injections.config import ExperimentConfig
 from mixctl.injections.encode import Encoder, load_encoder
 from mixctl.pipeline.assignment import AssignedItems
@@ -167,7 +166,6 @@ def make_plan(
     mix: Mix,
     sample: int | None = None,
     encoder: Encoder | None = None,
-    begun: Mapping[str, Work] | None = None,
 ) -> Plan:
     """Returns the plan of a mix.
 
@@ -175,14 +173,13 @@ def make_plan(
         mix: the mix.
         sample: how many payloads a generated kind makes; None for every one, as a build needs.
         encoder: of the mix file's tokenizer, where it is loaded already.
-        begun: by experiment, what gives the result of work that was begun already.
 
     Raises:
         InputError: with every problem of tokenizer, items, arms, windows and capacity.
     """
     encoder = encoder or load_mix_encoder(mix)
     problems = check_vocabulary(mix, encoder.vocab_size)
-    context = replace(kind_context(mix, encoder, sample), begun=begun or {})
+    context = kind_context(mix, encoder, sample)
     drafts = []
     for experiment in mix.experiments:
         try:

@@ -6,15 +6,12 @@ Price: items are made and placed in memory; of the corpus, one document is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-from mixctl.injections.base import Work
-from mixctl.pipeline.apart import begin
 from mixctl.pipeline.control_config import control_problems
 from mixctl.pipeline.copies import MARK
 from mixctl.pipeline.corpus_digest import corpus_digest
@@ -26,13 +23,14 @@ from mixctl.pipeline.engines import (
     engine_problems,
     reference,
 )
+from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA
 from mixctl.pipeline.mixfile import Mix, located, read_mix
 from mixctl.pipeline.parts import Part, read_part
 from mixctl.pipeline.payload_encoder import FastEncoder
 from mixctl.pipeline.plan import Plan, load_mix_encoder, make_plan
 from mixctl.pipeline.purge import payload_problems
 from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
-from mixctl.pipeline.trainer import GAUSSIAN_DATA, litgpt_config, litgpt_problems
+from mixctl.pipeline.trainer import litgpt_config, litgpt_problems
 from mixctl.shards.chunks import token_dtype
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
@@ -55,19 +53,17 @@ class Prepared:
         return token_dtype(self.plan.encoder.vocab_size)
 
 
-def prepare(mix_path: Path, engine: EngineName | None = None, apart: bool = False) -> Prepared:
+def prepare(mix_path: Path, engine: EngineName | None = None) -> Prepared:
     """Returns the checked mix with its plan and its layouts; writes nothing.
 
     Args:
         mix_path: the mix file.
         engine: the engine to use; None takes what the mix file says.
-        apart: whether other processes help: `apart.start_workers` has said so.
 
     Raises:
         InputError: with every problem found.
     """
     mix = read_mix(mix_path)
-    begun = _begun(mix) if apart else {}
     problems: list[str] = []
     made = litgpt_config(mix.trainer_raw, mix.trainer, mix.topology, mix.folder, "train")
     problems += litgpt_problems(made, mix.trainer_path)
@@ -79,7 +75,7 @@ def prepare(mix_path: Path, engine: EngineName | None = None, apart: bool = Fals
     layouts: tuple[Layout, Layout] | None = None
     plan: Plan | None = None
     try:
-        plan, chosen = _planned(mix, asked, begun)
+        plan, chosen = _planned(mix, asked)
         problems += payload_problems(plan)
         problems += marks_without_noise(plan)
         layouts = choose_layouts(plan)
@@ -90,26 +86,16 @@ def prepare(mix_path: Path, engine: EngineName | None = None, apart: bool = Fals
     return Prepared(plan, corpus, *layouts, chosen)
 
 
-def _begun(mix: Mix) -> dict[str, Work]:
-    """Returns what gives the results of the experiments' work that other processes do meanwhile."""
-    found: dict[str, Work] = {}
-    for one in mix.experiments:
-        work = one.kind.ahead(one.config, mix.config.seed) if one.kind.ahead else None
-        if work is not None:
-            found[one.config.name] = begin(work)
-    return found
-
-
-def _planned(mix: Mix, asked: EngineName, begun: Mapping[str, Work]) -> tuple[Plan, EngineChoice]:
+def _planned(mix: Mix, asked: EngineName) -> tuple[Plan, EngineChoice]:
     """Returns the plan, and the engine that the build begins with: not one that differed here."""
     encoder = load_mix_encoder(mix)
     engine = reference("") if engine_problems(asked) else choose_engine(asked, encoder)
     if engine.name == "fast":
         try:
-            return make_plan(mix, encoder=FastEncoder.of(encoder), begun=begun), engine
+            return make_plan(mix, encoder=FastEncoder.of(encoder)), engine
         except EngineDiffers as difference:
             engine = reference(f"{engine} {difference}")
-    return make_plan(mix, encoder=encoder, begun=begun), engine
+    return make_plan(mix, encoder=encoder), engine
 
 
 def marks_without_noise(plan: Plan) -> list[str]:

@@ -1,9 +1,7 @@
 """mathematics: every problem solved again by an evaluator of its own; sides, budgets, prompts."""
 
-import pickle
 import re
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -321,32 +319,6 @@ def test_a_budget_is_filled_to_the_last_problem_that_fits(context):
         assert [i.text for i in train] == [i.text for i in every[: len(train)]]
     with pytest.raises(InputError, match="experiment 'sums': tokens: 3 holds no problem: the"):
         items_of(context, count=None, tokens=3)
-
-
-@pytest.mark.parametrize("size", [{"count": 700}, {"count": None, "tokens": 200_000}])
-def test_items_of_problems_made_ahead_are_those_made_in_place(context, size):
-    config = KIND.config.model_validate(sums(test={"count": 300}, **size))
-    work = pickle.loads(pickle.dumps(KIND.ahead(config, context.seed)))
-    made = work()
-    assert len(made.training) == (700 if config.count else 400) and len(made.test) == 300
-    ahead = KIND.make_items(config, replace(context, begun={"sums": lambda: made}))
-    in_place = KIND.make_items(config, context)
-    assert len(ahead) == len(in_place) > 400
-    assert [(i.item, i.text, i.meta, i.variants[0].tolist()) for i in ahead] == [
-        (i.item, i.text, i.meta, i.variants[0].tolist()) for i in in_place
-    ]
-    other = replace(made.training[9], question="What is this?")
-    made.training[9] = other
-    assert KIND.make_items(config, replace(context, begun={"sums": lambda: made}))[9].text == (
-        other.text
-    )
-
-
-def test_few_problems_are_not_made_ahead_and_a_plan_makes_its_own(context):
-    few = KIND.config.model_validate(sums())
-    assert KIND.ahead(few, context.seed) is None
-    sampled = replace(context, sample=20, begun={"sums": lambda: pytest.fail("asked for")})
-    assert len(KIND.make_items(few, sampled)) == 46
 
 
 def test_a_plan_makes_a_sample_and_sizes_the_rest(tok, tmp_path):

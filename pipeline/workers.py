@@ -1,0 +1,29 @@
+"""The process that local workers are forked from, started before it is needed.
+
+    start_workers("local", 2)     # imports what tasks need while this process reads the mix file
+
+Price: one import of this package, on a core that would wait.
+"""
+
+from __future__ import annotations
+
+import multiprocess.forkserver
+
+from mixctl.pipeline.executor_config import ExecutorName
+
+
+def start_workers(executor: ExecutorName | None, workers: int | None) -> bool:
+    """Returns whether the process that local workers are forked from is there; starts it.
+
+    It imports this package meanwhile: without it each worker of each stage imports all anew, a
+    second of processor each.
+
+    Args:
+        executor: that tasks run with, as the command line says.
+        workers: how many at a time, likewise; a build with one needs no other process.
+    """
+    if executor not in (None, "local") or (workers or 1) == 1:
+        return False
+    multiprocess.get_context("forkserver").set_forkserver_preload(["mixctl.pipeline.stages"])
+    multiprocess.forkserver.ensure_running()
+    return True
