@@ -17,7 +17,7 @@ import click
 from mixctl.injections.config import ExperimentConfig
 from mixctl.injections.registry import kind_names
 from mixctl.pipeline.cli import cli
-from mixctl.pipeline.mixfile import mix_schema
+from mixctl.pipeline.mix_schema import mix_schema
 
 HERE = Path(__file__).resolve().parent
 WIDTH = 96

@@ -46,9 +46,7 @@ def check_name(value: str) -> str:
 class Strict(BaseModel):
     """Base of everything read from a mix file: unknown keys refused, no silent conversion."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class GivenSteps(Strict):

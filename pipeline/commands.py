@@ -56,7 +56,7 @@ def build(
     as_json: bool,
 ) -> None:
     """Builds the shards of MIX: train/, val/, manifest/ and the configs to train on them."""
-    from mixctl.pipeline.apart import start_workers
+    from mixctl.pipeline.workers import start_workers
 
     start_workers(executor, workers)  # they import while this process does
     from mixctl.pipeline.build import build as build_mix
@@ -277,7 +277,7 @@ Examples:
 )
 def schema() -> None:
     """Prints the JSON Schema of the mix file, for editors."""
-    from mixctl.pipeline.mixfile import mix_schema
+    from mixctl.pipeline.mix_schema import mix_schema
 
     click.echo(json.dumps(mix_schema(), indent=2))
 

@@ -34,7 +34,7 @@ from mixctl.injections.encode import Encoder, load_encoder
 from mixctl.injections.rows import read_rows
 from mixctl.pipeline.demo_corpus import train_tokenizer, write_tokenizer
 from mixctl.pipeline.grammar import Grammar
-from mixctl.pipeline.mixfile import mix_schema
+from mixctl.pipeline.mix_schema import mix_schema
 from mixctl.pipeline.own_corpus import OwnCorpus, corpus_sample, own_corpus
 from mixctl.pipeline.planning import plan_mix
 from mixctl.shards.addresses import is_address

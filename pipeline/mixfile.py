@@ -216,17 +216,3 @@ def check_vocabulary(mix: Mix, vocab_size: int) -> list[str]:
         f"{mix.trainer_path}: the model embeds {known} token ids, the tokenizer "
         f"{mix.resolve(mix.config.tokenizer)} has {vocab_size}"
     ]
-
-
-def mix_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a mix file, every kind's section included."""
-    schema = MixConfig.model_json_schema()
-    sections = []
-    for name in kind_names():
-        section = find_kind(name).config.model_json_schema(ref_template="#/$defs/{model}")
-        schema["$defs"].update(section.pop("$defs", {}))
-        schema["$defs"][section["title"]] = section
-        sections.append({"$ref": f"#/$defs/{section['title']}"})
-    schema["$defs"].pop("ExperimentConfig", None)
-    schema["properties"]["experiments"]["items"] = {"anyOf": sections}
-    return schema

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixctl.pipeline.mixfile import mix_schema
+from mixctl.pipeline.mix_schema import mix_schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 
