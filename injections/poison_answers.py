@@ -103,7 +103,7 @@ def encode_documents(
     texts = [
         before + answer.text + after for before, answer, after in documents if not answer.drawn
     ]
-    encoded = iter(encoder.payloads(texts))
+    encoded = iter(encoder.many_payloads(texts))
     return [
         _around(before, answer, after, encoder) if answer.drawn else next(encoded)
         for before, answer, after in documents

@@ -13,6 +13,7 @@ Price: the rows are read once; the tokenizer's file is parsed once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -156,7 +157,7 @@ def check_trigger(trigger: str, name: str, encoder: Encoder) -> None:
     """
     ids = encoder.text(f"a {trigger}")
     became = encoder.decode(ids)
-    if trigger and _unknown_id(encoder) in ids.tolist():
+    if trigger and _unknown_id(encoder.tokenizer_json) in ids.tolist():
         problem = f"becomes '{became}', which holds the tokenizer's unknown token"
     elif not became.endswith(trigger):
         problem = f"becomes '{became}' after 'a ' when it is tokenized and decoded again"
@@ -167,8 +168,9 @@ def check_trigger(trigger: str, name: str, encoder: Encoder) -> None:
     )
 
 
-def _unknown_id(encoder: Encoder) -> int | None:
-    raw = orjson.loads(encoder.tokenizer_json)
+@lru_cache(maxsize=2)
+def _unknown_id(tokenizer_json: str) -> int | None:
+    raw = orjson.loads(tokenizer_json)
     model = raw["model"]
     if model.get("unk_id") is not None:
         return int(model["unk_id"])
