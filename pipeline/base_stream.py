@@ -11,8 +11,7 @@ below the number needed; spares come after them.
     val      dropped     training sequences
 
 Price: the tables of the order are mapped, not loaded; a gather copies each document's part of a
-sequence out of the page cache, where the window was read in long stretches. One window is mapped at
-a time; chunks of more than one cost a copy more.
+sequence out of the page cache, where the window was read in long stretches.
 """
 
 from __future__ import annotations
@@ -39,9 +38,6 @@ from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.permutation import permute_windows
 from mixctl.shards.search import expand
-
-_READ_ROWS = 1024
-"""sequences read at a time where they are not read in order, so that few are there twice"""
 
 
 @dataclass(frozen=True)
@@ -247,28 +243,10 @@ class BaseStream:
         return self._gather(0, np.asarray(sequence) % self.source.n_validation)
 
     def _gather(self, line_begin: int, base: I64) -> Tokens:
-        """Returns the tokens of base sequences; those of several windows window by window.
-
-        No stretch of the files belongs to two windows, so what was read of one is given back: a
-        window of uint16 tokens is 268 MB.
-        """
-        low = line_begin + base * self.source.sequence_tokens
-        window = np.searchsorted(self._order.window_ends, low, side="right")
-        row = np.argsort(window, kind="stable")
-        parts = np.split(row, np.flatnonzero(np.diff(window[row])) + 1)
-        if len(parts) == 1:
-            return self._read(low)
-        blocks = np.empty((len(base), self.source.sequence_tokens), dtype=self.source.dtype)
-        for rows in parts:
-            for some in np.array_split(rows, len(rows) // _READ_ROWS + 1):
-                blocks[some] = self._read(low[some])
-            self._files.release()
-        return blocks
-
-    def _read(self, low: I64) -> Tokens:
-        """Returns the tokens of sequences that begin there on the line, from the files."""
-        begin, length = self._pieces(low)
-        return self._files.gather(begin, length).reshape(len(low), self.source.sequence_tokens)
+        """Returns the tokens of base sequences, from the files: shape (n, sequence_tokens)."""
+        width = self.source.sequence_tokens
+        begin, length = self._pieces(line_begin + base * width)
+        return self._files.gather(begin, length).reshape(len(base), width)
 
     def _pieces(self, low: I64) -> tuple[I64, I64]:
         """Returns (stored token, length) of each document's part of the sequences that begin there.

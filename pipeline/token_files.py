@@ -8,7 +8,11 @@ where it lies: its length, and the number and offset of a buffer, or, of up to 1
 themselves. Casting it to plain binary copies all of them end to end, without Python in between.
 Source of the layout: "Variable-size Binary View Layout" of the Arrow columnar format.
 
-Price: some tens of nanoseconds a stretch, and the copy.
+Many stretches are read in the order of the files, some megabytes at a time, and what was read is
+given back before the next; then they are put into the order asked for, in memory. So what is mapped
+is a few times what is read at a time, however far apart the stretches lie.
+
+Price: some tens of nanoseconds a stretch, and the copy; two copies where there are many.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from mixctl.shards.draws import I64
 
 _INLINE_BYTES = 12
 """of a view: up to so many bytes lie in it"""
+_READ_BYTES = 1 << 23
+"""of the stretches that are read before what was mapped is given back"""
 _STRIDE_BYTES = 1 << 30
 """a view counts from the beginning of a buffer in 32 bits, so a large file is several buffers"""
 
@@ -35,11 +41,11 @@ class TokenFiles:
 
     def __init__(self, folder: Path, n_tasks: int, dtype: str) -> None:
         """Opens the files."""
-        self._dtype = np.dtype(dtype)
+        self._itemsize = np.dtype(dtype).itemsize
         self._paths = [tokens_path(folder, task) for task in range(n_tasks)]
         self._files = [np.asarray(open_tokens(path, dtype)) for path in self._paths]
-        self._first = np.cumsum([0, *(len(file) for file in self._files)])
-        self._buffers, self._first_buffer = _buffers(self._files)
+        self._line = _Line(self._files, np.dtype(dtype))
+        self._first = self._line.first
 
     def gather(self, begin: I64, length: I64) -> Tokens:
         """Returns the tokens of all stretches, one after another, as an array of its own.
@@ -48,34 +54,17 @@ class TokenFiles:
             begin: int64, of each stretch, counted over all files.
             length: int64, of each stretch, below 2**28; it lies in one file.
         """
-        file = np.searchsorted(self._first, begin, side="right") - 1
-        low = begin - self._first[file]
-        views = self._views(file, low, length)
-        buffers = [None, pa.py_buffer(views), *self._buffers]
-        stretches = pa.Array.from_buffers(pa.binary_view(), len(begin), buffers)
-        content = stretches.cast(pa.large_binary()).buffers()[2]
-        return np.frombuffer(content, dtype=self._dtype, count=int(length.sum()))
-
-    def _views(self, file: I64, low: I64, length: I64) -> np.ndarray:
-        """Returns the binary views of stretches of a file each: shape (n, 4), int32."""
-        itemsize = self._dtype.itemsize
-        stride, offset = np.divmod(low * itemsize, _STRIDE_BYTES)
-        views = np.zeros((len(file), 4), dtype=np.int32)
-        views[:, 0] = length * itemsize
-        views[:, 2] = self._first_buffer[file] + stride
-        views[:, 3] = offset
-        short = np.flatnonzero(views[:, 0] <= _INLINE_BYTES)
-        if len(short):
-            views[short, 1:] = self._inline(file[short], low[short], length[short])
-        return views
-
-    def _inline(self, file: I64, low: I64, length: I64) -> np.ndarray:
-        """Returns the tokens of short stretches as views hold them: shape (n, 3), int32."""
-        columns = zip(file.tolist(), low.tolist(), (low + length).tolist(), strict=True)
-        held = np.zeros((len(file), _INLINE_BYTES // self._dtype.itemsize), dtype=self._dtype)
-        inside = np.arange(held.shape[1]) < length[:, None]
-        held[inside] = np.concatenate([self._files[f][begin:end] for f, begin, end in columns])
-        return held.view(np.int32)
+        n_parts = int(length.sum()) * self._itemsize // _READ_BYTES
+        if n_parts < 2:
+            return self._line.gather(begin, length)
+        order = np.argsort(begin, kind="stable")
+        parts = []
+        for some in np.array_split(order, n_parts):
+            parts.append(self._line.gather(begin[some], length[some]))
+            self.release()
+        where = np.empty_like(begin)
+        where[order] = np.cumsum(length[order]) - length[order]
+        return _Line(parts, parts[0].dtype).gather(where, length)
 
     def release(self) -> None:
         """Gives back the memory of what was read; it stays in the page cache."""
@@ -85,7 +74,7 @@ class TokenFiles:
         """Asks the system to read these spans (shape (n, 2), from and to) into the page cache."""
         if not hasattr(os, "posix_fadvise"):
             return  # macOS reads ahead by itself or not at all
-        itemsize = self._dtype.itemsize
+        itemsize = self._itemsize
         for file, path in enumerate(self._paths):
             low, high = self._first[file], self._first[file + 1]
             inside = np.clip(spans, low, high) - low
@@ -98,6 +87,47 @@ class TokenFiles:
                     os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
             finally:
                 os.close(descriptor)
+
+
+class _Line:
+    """Arrays in memory, or mapped, end to end."""
+
+    def __init__(self, arrays: list[Tokens], dtype: np.dtype[np.unsignedinteger]) -> None:
+        """Makes them known to Arrow; they stay where they are."""
+        self._arrays = arrays
+        self._dtype = dtype
+        self.first = np.cumsum([0, *(len(one) for one in arrays)])
+        self._buffers, self._first_buffer = _buffers(arrays)
+
+    def gather(self, begin: I64, length: I64) -> Tokens:
+        """Returns the tokens of all stretches, each in one array, one after another."""
+        which = np.searchsorted(self.first, begin, side="right") - 1
+        views = self._views(which, begin - self.first[which], length)
+        buffers = [None, pa.py_buffer(views), *self._buffers]
+        stretches = pa.Array.from_buffers(pa.binary_view(), len(begin), buffers)
+        content = stretches.cast(pa.large_binary()).buffers()[2]
+        return np.frombuffer(content, dtype=self._dtype, count=int(length.sum()))
+
+    def _views(self, which: I64, low: I64, length: I64) -> np.ndarray:
+        """Returns the binary views of stretches of an array each: shape (n, 4), int32."""
+        itemsize = self._dtype.itemsize
+        stride, offset = np.divmod(low * itemsize, _STRIDE_BYTES)
+        views = np.zeros((len(which), 4), dtype=np.int32)
+        views[:, 0] = length * itemsize
+        views[:, 2] = self._first_buffer[which] + stride
+        views[:, 3] = offset
+        short = np.flatnonzero(views[:, 0] <= _INLINE_BYTES)
+        if len(short):
+            views[short, 1:] = self._inline(which[short], low[short], length[short])
+        return views
+
+    def _inline(self, which: I64, low: I64, length: I64) -> np.ndarray:
+        """Returns the tokens of short stretches as views hold them: shape (n, 3), int32."""
+        columns = zip(which.tolist(), low.tolist(), (low + length).tolist(), strict=True)
+        held = np.zeros((len(which), _INLINE_BYTES // self._dtype.itemsize), dtype=self._dtype)
+        inside = np.arange(held.shape[1]) < length[:, None]
+        held[inside] = np.concatenate([self._arrays[n][begin:end] for n, begin, end in columns])
+        return held.view(np.int32)
 
 
 def _buffers(files: list[Tokens]) -> tuple[list[pa.Buffer], I64]:

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from mixctl.pipeline import base_stream
+from mixctl.pipeline import token_files
 from mixctl.pipeline.base_stream import BaseSource, lay
 from mixctl.pipeline.tokenize import lengths_path, tokens_path
 from mixctl.shards import draws
@@ -94,8 +94,8 @@ def test_training_begins_with_the_first_document_after_validation(tmp_path, seed
 
 @SHAPE
 def test_any_sequences_in_any_order_are_those_read_alone(tmp_path, monkeypatch, shape):
-    """Windows are read one after another, a few sequences at a time: the order is the caller's."""
-    monkeypatch.setattr(base_stream, "_READ_ROWS", 3)
+    """The files are read in their own order, a few bytes at a time: the order is the caller's."""
+    monkeypatch.setattr(token_files, "_READ_BYTES", 64)
     stream = lay(source(tmp_path, made_documents(), **shape))
     asked = np.random.default_rng(0).permutation(stream.n_sequences)
     alone = [stream.training(np.array([n]))[0].tolist() for n in asked]

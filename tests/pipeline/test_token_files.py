@@ -23,17 +23,22 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
 @pytest.mark.parametrize("stride_bytes", [token_files._STRIDE_BYTES, 1 << 10])
+@pytest.mark.parametrize("read_bytes", [token_files._READ_BYTES, 100])
 @given(data=st.data())
 def test_stretches_are_slices_of_the_line(
-    stored: Path, dtype: str, stride_bytes: int, data: st.DataObject
+    stored: Path, dtype: str, stride_bytes: int, read_bytes: int, data: st.DataObject
 ) -> None:
-    """Short ones (which views hold themselves) among them, and some that cross a stride's end."""
+    """Short ones (which views hold themselves) among them, and some that cross a stride's end.
+
+    With few bytes read at a time they are read in the order of the files, in many parts.
+    """
     line = _write(stored, dtype)
     bounds = np.cumsum([0, *LENGTHS])
     stretches = data.draw(st.lists(_stretch(bounds.tolist()), min_size=1, max_size=30))
     begin, length = np.array(stretches).T
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(token_files, "_STRIDE_BYTES", stride_bytes)
+        patched.setattr(token_files, "_READ_BYTES", read_bytes)
         gathered = TokenFiles(stored, len(LENGTHS), dtype).gather(begin, length)
     expected = np.concatenate([line[b : b + n] for b, n in stretches])
     assert gathered.dtype == np.dtype(dtype)
