@@ -35,8 +35,8 @@ from processes import Measured, measure
 from ten_experiments import GAUSSIAN, ten_experiments, write_items
 
 WORKERS = 2
-ROUNDS = 5
-"""builds with experiments and without, in turn: what they cost is small"""
+ROUNDS = (5, 3)
+"""at each size, builds with experiments and without in turn: what they cost is small"""
 SLICES = (10, 40)
 NEEDED = 10.0
 _TEN, _MANY, _PLAIN = "mixctl", "mixctl, many items", "mixctl, no experiments"
@@ -74,8 +74,8 @@ def run_all(folder: Path, sizes: list[int], whole_peers: bool) -> list[Run]:
     corpora = {n: write_corpus(folder, n) for n in (megabytes // 10, megabytes // 3, *sizes)}
     _mixctl(folder, min(corpora), corpora[min(corpora)])  # fills the caches of files and modules
     runs = [_mixctl(folder, n, corpora[n]) for n in (megabytes // 10, megabytes // 3)]
-    for size in sizes:
-        for number in range(ROUNDS):
+    for size, rounds in zip(sizes, ROUNDS, strict=True):
+        for number in range(rounds):
             programs = (_TEN, _PLAIN, _MANY)
             for program in programs[number % 3 :] + programs[: number % 3]:
                 runs.append(_mixctl(folder, size, corpora[size], program))

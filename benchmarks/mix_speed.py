@@ -8,9 +8,10 @@ Random tokens in documents of 500 on average are mixed without any placement, th
 written; in turn, five times each, and the medians are compared. `optimize` gets the same tokens on
 the same number of processes: as LitGPT's prepare scripts hand them to it, an int32 tensor a
 document, which is what its tokenizer returns; as uint16, half the bytes; and as uint16 rows of
-2,049 tokens, ready for training, which is the least work that it can be given. All in one run on
-one disk; what else the machine does is printed as its load, and what the mix stage alone takes of
-one processor.
+2,049 tokens, ready for training, which is the least work that it can be given. Those read them from
+files in its workers; as `inputs`, an array a sequence, every one goes through a queue, so far fewer
+are given, twice, and what more of them take is its rate. All in one run on one disk; what else the
+machine does is printed as its load, and what the mix stage alone takes of one processor.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from mixctl.shards.order import TrainingOrder
 from mixctl.shards.topology import Topology
 
 ROUNDS = 5
+GIVEN_ROWS = (5_000, 20_000)
 N_FILES, MEAN, WIDTH, BATCH, PLACEMENTS, LENGTH = 4, 500, 2049, 1024, 100_000, 100
 
 
@@ -86,6 +88,11 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
         / _seconds(partial(_optimize, tokens, N_FILES, folder / what, workers, read))
         for what, read in (("int32 documents", _int32), ("documents", _documents), ("rows", _rows))
     }
+    first, more = (
+        _seconds(partial(_optimize_given, tokens, n, folder / "given", workers)) for n in GIVEN_ROWS
+    )
+    given = (GIVEN_ROWS[1] - GIVEN_ROWS[0]) * WIDTH / 1e6 / (more - first)
+    optimize["arrays as inputs"] = given
     alone = _processor_seconds(lambda: _mixed(folder / "alone", base, 1, PLACEMENTS))
     rates = {
         "mix, no placements, MB/s": size / plain / 1e6,
@@ -165,6 +172,21 @@ def _optimize(
     optimize(
         fn=partial(read, tokens),
         inputs=list(range(n_files)),
+        output_dir=str(out),
+        chunk_bytes="64MB",
+        num_workers=workers,
+        item_loader=TokensLoader(),
+    )
+    shutil.rmtree(out)
+
+
+def _optimize_given(tokens: Path, n_rows: int, out: Path, workers: int) -> None:
+    from litdata import TokensLoader, optimize
+
+    line = np.fromfile(tokens_path(tokens, 0), dtype="<u2", count=n_rows * WIDTH)
+    optimize(
+        fn=_tensor,
+        inputs=list(line.reshape(n_rows, WIDTH)),
         output_dir=str(out),
         chunk_bytes="64MB",
         num_workers=workers,
