@@ -10,7 +10,7 @@ never placed: the numbers of operations in turn, the answers as equally often as
 each, and no question or solution is shared with a training problem of any mix. Their prompt is
 `shots` solved problems, always the same and of neither sort, then the question and "Solution:".
 
-An item's draws depend on (seed, experiment, item) alone. Price: about 0.06 ms and 4 KB of memory a
+An item's draws depend on (seed, experiment, item) alone. Price: about 0.05 ms and 4 KB of memory a
 problem, and 0.01 ms to tokenize it in a build. Sources: Ye et al., "Physics of Language Models:
 Part 2.1", ICLR 2025 (the kind of problem); Bordt & Pawelczyk, arXiv 2509.23383 (sizes, 3 shots).
 """

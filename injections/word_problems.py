@@ -17,7 +17,7 @@ operands, so it determines the sentences needed. A problem belongs to the side (
 share neither a question nor a solution, whatever the seeds, even with other numbers.
 
 Written in the spirit of iGSM (Ye et al., "Physics of Language Models: Part 2.1", ICLR 2025);
-sentences, graphs and code are our own. Price: about 0.06 ms a problem of 1 to 10 operations.
+sentences, graphs and code are our own. Price: about 0.05 ms a problem of 1 to 10 operations.
 """
 
 from __future__ import annotations
