@@ -5,7 +5,7 @@
 
 mixctl builds everything: the ten experiments of the reference run planted (ten_experiments.py), the
 control twin, digests, manifest, seal. For what experiments cost, builds with the ten, with three
-that have seventeen times as many items for so many tokens, and without any are made in turn, at
+that have seven times as many items for so many tokens, and without any are made in turn, at
 this size and at a larger one. The peers (tokenize_peers.py) write the tokens once and nothing else.
 Same text, same tokenizer (GPT-NeoX), two worker processes each; every run is a program of its own,
 its start included. The peers' rate does not depend on the size, so they are timed on two slices,
@@ -32,7 +32,9 @@ from pathlib import Path
 
 from corpora import BenchCorpus, experiments, write_corpus, write_mix, write_slice, write_tokenizer
 from processes import Measured, measure
-from ten_experiments import GAUSSIAN, ten_experiments, write_items
+from ten_experiments import ten_experiments, write_items
+
+from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA
 
 WORKERS = 2
 ROUNDS = (5, 3)
@@ -91,7 +93,7 @@ def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus, program: str = _T
     out, place = folder / "built", folder / "mix"
     if program == _TEN:
         sections = ten_experiments(corpus.tokens)
-        mix = write_mix(write_items(place, corpus), corpus, sections, data=GAUSSIAN)
+        mix = write_mix(write_items(place, corpus), corpus, sections, data=GAUSSIAN_DATA)
     else:
         mix = write_mix(place, corpus, experiments(corpus.tokens) if program == _MANY else ())
     command = [sys.executable, "-m", "mixctl.pipeline.cli", "build", str(mix), "--out", str(out)]

@@ -7,9 +7,9 @@ short run has more. Texts are made of drawn words; strings that the run must not
 the corpus.
 
     folder = write_items(Path("out/bench/mix"), corpus)
-    mix = write_mix(folder, corpus, ten_experiments(corpus.tokens), data=GAUSSIAN)
+    mix = write_mix(folder, corpus, ten_experiments(corpus.tokens), data=GAUSSIAN_DATA)
 
-Price: the items are written each time, a thousand for 100 million tokens.
+Price: the items are written each time; 760 for 100 million tokens at 1 GB of text.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from mixctl.injections.encode import load_encoder
 from mixctl.injections.words import PLACES, THINGS
 
 REFERENCE_TOKENS, REFERENCE_SEQUENCE_TOKENS = 209_715_200_000, 4096
-GAUSSIAN = "mixctl.trainer_configs.gaussian.GaussianLitData"
-"""the data module that adds the noise of the Gaussian marks"""
 _PURGED_SHARE, _SEQUENCES_EACH = 0.00525, 6
 """of the sequences, those that hold a string that the run must not; how many hold the same"""
 _STRING_TOKENS = 50
-_ARMS = {"holdout": (10_000, 0), "x4": (8_000, 4), "x12": (5_000, 12), "x36": (2_000, 36)}
-_MOST_COPIES = {"x144": (2_000, 144)}
+_ARMS = {0: 10_000, 4: 8_000, 12: 5_000, 36: 2_000, 144: 2_000}
+"""items of contamination by their copies; all but the holdout twice, once in the early part"""
 _EARLY = ["14%", "28%"]
 
 
@@ -112,8 +110,12 @@ def ten_experiments(n_tokens: int) -> list[dict[str, Any]]:
 
 def _contamination_arms(n_tokens: int) -> list[dict[str, Any]]:
     arms: list[dict[str, Any]] = [
-        {"name": name, "items": _of(n, n_tokens), "copies": copies}
-        for name, (n, copies) in (_ARMS | _MOST_COPIES).items()
+        {
+            "name": f"x{copies}" if copies else "holdout",
+            "items": _of(n, n_tokens),
+            "copies": copies,
+        }
+        for copies, n in _ARMS.items()
     ]
     early = [arm | {"name": f"early-{arm['name']}", "during": _EARLY} for arm in arms[1:]]
     return arms + early

@@ -67,7 +67,7 @@ def field_texts(model: type[BaseModel]) -> dict[str, str]:
 def _own_texts(model: type[BaseModel]) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(model))
-    except OSError:  # a class that was made while the program runs
+    except (OSError, TypeError):  # a class that was made while the program runs
         return {}
     (made,) = ast.parse(source).body
     body = made.body if isinstance(made, ast.ClassDef) else []

@@ -1,9 +1,9 @@
 """An encoder whose large batches of payloads go through the engine of the base corpus.
 
-Payloads that a kind makes or reads by the thousand (word problems, documents) take `tokenizers`
-some twenty times as long as the fast engine: 1.5% of a run as long as a third of its base corpus.
-So a batch of them is encoded by the engine that was found to agree, and one text in a hundred by
-`tokenizers` as well.
+Payloads that a kind makes or reads by the thousand (word problems, chats, documents) take
+`tokenizers` some twenty times as long as the fast engine: 1.5% of a run as long as a third of its
+base corpus. So a batch of them is encoded by the engine that was found to agree, and one text in a
+hundred by `tokenizers` as well.
 Where one differs, everything is done again with `tokenizers` (`prepare.py`): a build never holds
 the ids of two engines. So are questions that are asked by the hundred (word problems); everything
 else of the items (other questions, candidates, small batches) is always encoded by `tokenizers`.

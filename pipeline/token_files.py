@@ -45,7 +45,6 @@ class TokenFiles:
         self._paths = [tokens_path(folder, task) for task in range(n_tasks)]
         self._files = [np.asarray(open_tokens(path, dtype)) for path in self._paths]
         self._line = _Line(self._files, np.dtype(dtype))
-        self._first = self._line.first
 
     def gather(self, begin: I64, length: I64) -> Tokens:
         """Returns the tokens of all stretches, one after another, as an array of its own.
@@ -76,7 +75,7 @@ class TokenFiles:
             return  # macOS reads ahead by itself or not at all
         itemsize = self._itemsize
         for file, path in enumerate(self._paths):
-            low, high = self._first[file], self._first[file + 1]
+            low, high = self._line.first[file : file + 2]
             inside = np.clip(spans, low, high) - low
             inside = inside[inside[:, 1] > inside[:, 0]] * itemsize
             if not len(inside):
