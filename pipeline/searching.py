@@ -25,9 +25,10 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from mixctl.pipeline.tokenize import lengths_path, open_tokens, tokens_path
+from mixctl.shards.chunks import Tokens
 from mixctl.shards.draws import I64
 from mixctl.shards.files import replacing
-from mixctl.shards.search import Tokens, TokenSearch, load_patterns
+from mixctl.shards.search import TokenSearch, load_patterns
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,12 @@
 """Finds many token strings in many tokens, exactly, every occurrence.
 
-Of every `stride` tokens that are searched one place is looked at. A table says at which of the
-first `stride` offsets of the strings the 4 tokens there (2 or 1 when the shortest string has fewer)
-stand: so where strings could begin. The stride, at most 32 (8 for many strings), is as long as the
-shortest string leaves room for, so one of the places looked at lies in the beginning of every
-occurrence. There the hash of the first 16 tokens (8, 4, 2 or 1 for short strings), their anchor, is
-looked up. Only where it is that of an anchor, the hash of the full length of each string with that
-anchor is looked up; where these stretches are longer than the slice together, one cumulative sum
-over it gives the hash of each (a rolling hash: Karp & Rabin, "Efficient randomized pattern-matching
-algorithms", IBM J. Res. Dev. 1987). What agrees there is compared token by token. So hashes only
-ever save work: nothing is missed, and nothing is found that is not there.
+A table of short grams (gram_table.py) says where a string could begin. There the hash of the first
+16 tokens (8, 4, 2 or 1 for short strings), their anchor, is looked up. Only where it is that of an
+anchor, the hash of the full length of each string with that anchor is looked up; where these
+stretches are longer than the slice together, one cumulative sum over it gives the hash of each (a
+rolling hash: Karp & Rabin, "Efficient randomized pattern-matching algorithms", IBM J. Res. Dev.
+1987). What agrees there is compared token by token. So hashes only ever save work: nothing is
+missed, and nothing is found that is not there.
 
     strings [7 8 7] [8 7]      tokens 7 8 7 8 7
     (0, 0) (1, 1) (0, 2) (1, 3)    as (string, where it begins)
@@ -32,27 +29,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mixctl.shards.chunks import Tokens
 from mixctl.shards.draws import I64, U64
 from mixctl.shards.files import replacing
+from mixctl.shards.gram_table import (
+    HASH_BASE,
+    GramTable,
+    hashes_at,
+    places_in,
+    power_of_two,
+    table_bits,
+)
 
 U32 = NDArray[np.uint32]
-Tokens = NDArray[np.unsignedinteger]
 
-_BASE = 0x9E3779B97F4A7C15
-"""what the hash is a polynomial in, modulo 2^64: odd, so that it has an inverse"""
+_BASE = HASH_BASE
 _LENGTH_MIX = np.uint64(0xBF58476D1CE4E5B9)
 _LONGEST_ANCHOR = 16
-_LONGEST_GRAM = 4
-_STRIDES = {8: np.uint8, 32: np.uint32}
-"""longest stride: what has a bit for each offset of a gram"""
-_FEW_STRINGS = 1 << 12
-"""so many may have the longer stride: the table would not stay in the cache for more"""
-_TOKEN_BITS = 16
-"""that a token is shifted by in a gram, so that one of 16-bit tokens is their bytes as they lie"""
-_PLACE_MIX = np.uint64(0x94D049BB133111EB)
-_PLACES_A_MARK = 16
 _SLICE_TOKENS = 1 << 20
-_BATCH_TOKENS = 1 << 20
+_BATCH_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -126,15 +121,13 @@ class TokenSearch:
         length = self.strings.length
         self._shortest = int(length.min(initial=np.iinfo(np.int64).max))
         self._longest = int(length.max(initial=0))
-        self._anchor = _power_of_two(min(self._shortest, _LONGEST_ANCHOR))
-        self._gram = _power_of_two(min(self._shortest, _LONGEST_GRAM))
-        longest_stride = max(_STRIDES) if len(self.strings) <= _FEW_STRINGS else min(_STRIDES)
-        self._stride = min(self._shortest - self._gram + 1, longest_stride)
-        self._bits = next(kind for most, kind in _STRIDES.items() if self._stride <= most)
+        self._anchor = power_of_two(min(self._shortest, _LONGEST_ANCHOR))
         self._slice = max(_SLICE_TOKENS, self._longest)
         if len(self.strings):
             self._index_anchors()
-            self._index_grams()
+            strings = self.strings
+            n_distinct = len(self._anchors)
+            self._grams = GramTable(strings.tokens, strings.begin, self._shortest, n_distinct)
 
     @cached_property
     def _powers(self) -> U64:
@@ -162,7 +155,7 @@ class TokenSearch:
 
     def _index_anchors(self) -> None:
         """Keeps the distinct anchors, the lengths of the strings of each, and a table of marks."""
-        anchors = _hashes_at(self.strings.tokens, self.strings.begin, self._anchor)
+        anchors = hashes_at(self.strings.tokens, self.strings.begin, self._anchor)
         order = np.lexsort((self.strings.length, anchors))
         anchor, length = anchors[order], self.strings.length[order]
         fresh = _changes(anchor) | _changes(length)
@@ -170,17 +163,9 @@ class TokenSearch:
         self._first = np.flatnonzero(_changes(anchor))
         self._anchors = anchor[self._first]
         self._n_lengths = np.diff(np.append(self._first, len(anchor)))
-        self._anchor_bits = _table_bits(len(self._anchors))
+        self._anchor_bits = table_bits(len(self._anchors))
         self._marked = np.zeros(1 << self._anchor_bits, dtype=np.bool_)
-        self._marked[_places(self._anchors, self._anchor_bits)] = True
-
-    def _index_grams(self) -> None:
-        """Keeps a table of the offsets at which strings have a gram: bit n for offset n."""
-        self._gram_bits = _table_bits(self._stride * len(self._anchors))
-        self._offsets = np.zeros(1 << self._gram_bits, dtype=self._bits)
-        for offset in range(self._stride):
-            grams = _hashes_at(self.strings.tokens, self.strings.begin + offset, self._gram)
-            self._offsets[_places(grams, self._gram_bits)] |= self._bits(1 << offset)
+        self._marked[places_in(self._anchors, self._anchor_bits)] = True
 
     def _hashes(self, tokens: Tokens, begin: I64, length: I64) -> U64:
         """Returns the hash of each stretch of the tokens, which are multiplied one by one."""
@@ -211,9 +196,12 @@ class TokenSearch:
         """
         found = [np.empty((2, 0), dtype=np.int64)]
         n_begins = len(tokens) - self._shortest + 1 if len(self.strings) else 0
+        if n_begins > 0:
+            scratch = self._grams.scratch(min(n_begins, self._slice))
         for at in range(0, n_begins, self._slice):
             part = np.asarray(tokens[at : at + self._slice + self._longest - 1])
-            string, begin = self._in_slice(part, min(self._slice, n_begins - at))
+            begin = self._grams.possible(part, min(self._slice, n_begins - at), scratch)
+            string, begin = self._beginning(part, begin)
             order = np.lexsort((string, begin))
             found.append(np.stack([string[order], begin[order] + at]))
         string, begin = np.concatenate(found, axis=1)
@@ -229,30 +217,15 @@ class TokenSearch:
         last = begin + self.strings.length[string] - 1
         return int((begin // blocks.shape[1] == last // blocks.shape[1]).sum())
 
-    def _in_slice(self, part: Tokens, n_begins: int) -> tuple[I64, I64]:
-        """Returns (string, begin) of what begins at the first `n_begins` tokens of the slice."""
-        begin = self._possible(part, n_begins)
-        anchor = _hashes_at(part, begin, self._anchor)
-        marked = self._marked[_places(anchor, self._anchor_bits)]
+    def _beginning(self, part: Tokens, begin: I64) -> tuple[I64, I64]:
+        """Returns (string, begin) of what begins at these tokens of the slice."""
+        anchor = hashes_at(part, begin, self._anchor)
+        marked = self._marked[places_in(anchor, self._anchor_bits)]
         begin, anchor = begin[marked], anchor[marked]
         group = np.searchsorted(self._anchors, anchor)
         group = np.minimum(group, len(self._anchors) - 1)
         same = self._anchors[group] == anchor
         return self._of_anchor(part, begin[same], group[same])
-
-    def _possible(self, part: Tokens, n_begins: int) -> I64:
-        """Returns where, among the first `n_begins` tokens, a gram says that a string could begin.
-
-        Each place once: of the `stride` tokens from it on, one is looked at.
-        """
-        looked = part[: n_begins + self._stride + self._gram - 2]
-        offsets = self._offsets[_places(_grams(looked, self._gram, self._stride), self._gram_bits)]
-        row = np.flatnonzero(offsets != 0)  # of bytes it is five times as slow
-        offsets, place = offsets[row], row * self._stride
-        begin = np.concatenate(
-            [place[(offsets & self._bits(1 << n)) != 0] - n for n in range(self._stride)]
-        )
-        return begin[(begin >= 0) & (begin < n_begins)]
 
     def _of_anchor(self, part: Tokens, begin: I64, group: I64) -> tuple[I64, I64]:
         """Returns (string, begin) of the strings whose anchor was found."""
@@ -295,55 +268,6 @@ def _changes(values: NDArray[np.generic]) -> NDArray[np.bool_]:
     fresh = np.ones(len(values), dtype=np.bool_)
     fresh[1:] = values[1:] != values[:-1]
     return fresh
-
-
-def _power_of_two(most: int) -> int:
-    """Returns the largest power of two that is at most `most`; 0 has none, and gives 0."""
-    return 1 << (most.bit_length() - 1) if most else 0
-
-
-def _table_bits(n_marks: int) -> int:
-    """Returns the logarithm of how many places a table for so many marks has."""
-    return min(26, max(12, (_PLACES_A_MARK * n_marks).bit_length()))
-
-
-def _places(hashes: U64, table_bits: int) -> I64:
-    """Returns the place of each hash in a table: the upper bits of a product."""
-    places = hashes * _PLACE_MIX
-    places >>= np.uint64(64 - table_bits)
-    return np.asarray(places.view(np.int64))
-
-
-def _grams(tokens: Tokens, n: int, stride: int) -> U64:
-    """Returns the n tokens, at most 4, at 0, stride, 2 * stride, ... as a number each: uint64."""
-    count = max(0, (len(tokens) - n) // stride + 1)
-    if _are_grams(tokens, n):
-        return np.asarray(np.ndarray(count, "<u8", tokens.data, strides=(2 * stride,)))
-    return _hashes_at(tokens, np.arange(count) * stride, n)
-
-
-def _are_grams(tokens: Tokens, n: int) -> bool:
-    """Returns whether the bytes of n tokens, as they lie, are their gram."""
-    return n == _LONGEST_GRAM and tokens.dtype == np.dtype("<u2") and tokens.flags.c_contiguous
-
-
-def _hashes_at(tokens: Tokens, begin: I64, n: int) -> U64:
-    """Returns the hash of the n tokens (a power of two) from each of these on: uint64.
-
-    It is a polynomial of the grams there; of a single gram, the gram.
-    """
-    gram = min(n, _LONGEST_GRAM)
-    lying = _grams(tokens, gram, 1) if _are_grams(tokens, gram) else None
-    hashes = np.zeros(len(begin), dtype=np.uint64)
-    for first in range(0, n, gram):
-        hashes *= np.uint64(_BASE)
-        if lying is not None:
-            hashes += lying[begin + first]
-            continue
-        for place in range(gram):
-            token = tokens[begin + (first + place)].astype(np.uint64)
-            hashes += token << np.uint64(_TOKEN_BITS * place)
-    return hashes
 
 
 def _powers(base: int, n: int) -> U64:

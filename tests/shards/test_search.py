@@ -14,7 +14,7 @@ from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.searching import BaseDocuments, SearchTokens, hits, hits_path
 from mixctl.pipeline.tokenize import lengths_path, tokens_path
-from mixctl.shards import search
+from mixctl.shards import gram_table, search
 from mixctl.shards.search import TokenSearch, load_patterns, save_patterns, token_strings
 
 ALPHABETS = {
@@ -53,8 +53,8 @@ def cases(draw: st.DrawFn) -> tuple[str, list[list[int]], list[int], int, int]:
     for _ in range(draw(st.integers(0, 4)) if len(tokens) >= shortest else 0):
         begin = draw(st.integers(0, len(tokens) - shortest))
         patterns.append(tokens[begin : begin + draw(st.integers(shortest, 60))])
-    few = draw(st.sampled_from([0, 100]))
-    return dtype, patterns, tokens, draw(st.sampled_from([1, 7, 64])), few
+    cached = draw(st.sampled_from([0, 1 << 13, 1 << 22]))
+    return dtype, patterns, tokens, draw(st.sampled_from([1, 7, 64])), cached
 
 
 @settings(deadline=None, max_examples=200)
@@ -62,11 +62,11 @@ def cases(draw: st.DrawFn) -> tuple[str, list[list[int]], list[int], int, int]:
 def test_finds_what_looking_at_every_place_finds(
     case: tuple[str, list[list[int]], list[int], int, int],
 ) -> None:
-    dtype, patterns, tokens, slice_tokens, few_strings = case
+    dtype, patterns, tokens, slice_tokens, cached_bytes = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "_SLICE_TOKENS", slice_tokens)
         patch.setattr(search, "_BATCH_TOKENS", slice_tokens)
-        patch.setattr(search, "_FEW_STRINGS", few_strings)
+        patch.setattr(gram_table, "_CACHED_BYTES", cached_bytes)
         assert found(patterns, tokens, dtype) == brute_force(patterns, tokens)
 
 
