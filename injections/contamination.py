@@ -189,8 +189,8 @@ def _items(
     for _, row in rows:
         for form in config.forms(row.benchmark):
             texts += [question_text(row, n, form) for n in range(len(row.choices))]
-    encoded = iter(context.encoder.payloads(texts))
-    alone = context.encoder.texts([row.question for _, row in rows])
+    encoded = iter(context.encoder.many_payloads(texts))
+    alone = context.encoder.many_texts([row.question for _, row in rows])
     items = []
     for (name, row), question in zip(rows, alone, strict=True):
         forms = config.forms(row.benchmark)

@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
 
+from mixctl.injections.whole_tokens import are_whole
 from mixctl.shards.errors import InputError, nearest
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.jsonfile import read_json
@@ -46,6 +48,7 @@ class Encoder:
     eod: str
     eod_id: int
     bos_id: int | None
+    unknown_id: int | None = None
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -69,12 +72,16 @@ class Encoder:
         """Returns the ids of each text as a document without its end: BOS first if asked."""
         return [self.opened(ids) for ids in self.texts(texts)]
 
-    def many_payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Returns the same as `payloads`, of many texts.
+    def many_texts(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Returns the same as `texts`, of many.
 
         A build encodes them faster where that provably gives the same ids.
         """
-        return self.payloads(texts)
+        return self.texts(texts)
+
+    def many_payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Returns the same as `payloads`, of many texts, with `many_texts`."""
+        return [self.opened(ids) for ids in self.many_texts(texts)]
 
     def opened(self, ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Returns the ids with the BOS token before them where the mix says so."""
@@ -101,12 +108,17 @@ class Encoder:
     @cached_property
     def ordinary_ids(self) -> NDArray[np.uint32]:
         """Returns the sorted ids of whole characters that are no added or control token."""
-        added = list(self._tokenizer.get_added_tokens_decoder())
-        ids = np.setdiff1d(_token_ids(self.tokenizer_json), added).tolist()
-        with _of_tokenizers("the tokenizer cannot decode its own tokens"):
-            texts = self._tokenizer.decode_batch([[i] for i in ids])
-        whole = [i for i, text in zip(ids, texts, strict=True) if text and "\ufffd" not in text]
-        return np.array(whole, dtype=np.uint32)
+        vocabulary = _vocabulary(self.tokenizer_json)
+        ids = np.fromiter(vocabulary.values(), dtype=np.int64, count=len(vocabulary))
+        if isinstance(self._tokenizer.decoder, ByteLevel) and np.bincount(ids).max() == 1:
+            whole = are_whole(list(vocabulary))
+        else:
+            texts = self.decode_each([[i] for i in ids.tolist()])
+            whole = np.array([bool(text) and "\ufffd" not in text for text in texts])
+        ordinary = np.zeros(self.vocab_size, dtype=np.bool_)
+        ordinary[ids[whole]] = True
+        ordinary[list(self._tokenizer.get_added_tokens_decoder())] = False
+        return np.flatnonzero(ordinary).astype(np.uint32)
 
     def record(self) -> TokenizerRecord:
         """Returns what mix.json says of the tokenizer."""
@@ -130,10 +142,26 @@ def _loaded(tokenizer_json: str) -> Tokenizer:
 
 
 @lru_cache(maxsize=2)
-def _token_ids(tokenizer_json: str) -> NDArray[np.int64]:
-    """Returns the ids of all tokens, added and control tokens too: int64."""
-    vocabulary = _loaded(tokenizer_json).get_vocab(with_added_tokens=True)
-    return np.fromiter(vocabulary.values(), dtype=np.int64, count=len(vocabulary))
+def _vocabulary(tokenizer_json: str) -> dict[str, int]:
+    """Returns the id of each token, added and control tokens too."""
+    return dict(_loaded(tokenizer_json).get_vocab(with_added_tokens=True))
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the files of a tokenizer folder hold, before the library has read it.
+
+    Attributes:
+        folder: where they are.
+        raw: tokenizer.json.
+        tokenizer_json: the same as text, keys sorted, control tokens marked.
+        tokens: the strings of the control tokens, `eod` and where the mix asks for it `bos`.
+    """
+
+    folder: Path
+    raw: dict[str, Any]
+    tokenizer_json: str
+    tokens: dict[str, str]
 
 
 def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Encoder:
@@ -144,18 +172,36 @@ def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Enc
         control
             token's string inside a text becomes that token.
     """
+    return encoder_of(read_tokenizer(folder, eod, bos))
+
+
+def read_tokenizer(folder: Path, eod: str | None, bos: bool) -> TokenizerFiles:
+    """Returns what the files of a tokenizer folder hold.
+
+    Raises:
+        InputError: when a file is missing or broken, or there is no end-of-document token.
+    """
     raw = read_json(folder / "tokenizer.json")
     settings = read_json(folder / "tokenizer_config.json")
     tokens = {"eod": _token(folder, settings, "eos_token", eod, "eod")}
     if bos:
         tokens["bos"] = _token(folder, settings, "bos_token", None, "bos")
-    path = folder / "tokenizer.json"
-    _check_what_kills(raw, path)
+    _check_what_kills(raw, folder / "tokenizer.json")
     _mark_special(raw, set(tokens.values()))
-    tokenizer_json = json.dumps(raw, sort_keys=True, ensure_ascii=False)
+    return TokenizerFiles(folder, raw, json.dumps(raw, sort_keys=True, ensure_ascii=False), tokens)
+
+
+def encoder_of(files: TokenizerFiles) -> Encoder:
+    """Returns the encoder of a tokenizer's files.
+
+    Raises:
+        InputError: as `load_encoder`.
+    """
+    folder, tokens, tokenizer_json = files.folder, files.tokens, files.tokenizer_json
+    path = folder / "tokenizer.json"
     with _of_tokenizers(f"{path}: not a tokenizer"):
         tokenizer = _loaded(tokenizer_json)
-        vocab_size = int(_token_ids(tokenizer_json).max(initial=-1)) + 1
+        vocab_size = max(_vocabulary(tokenizer_json).values(), default=-1) + 1
     if not 1 <= vocab_size <= MOST_TOKENS:
         raise InputError(f"{path}: has token ids up to {vocab_size - 1}, at most {MOST_TOKENS - 1}")
     ids = {name: _id(folder, tokenizer, token) for name, token in tokens.items()}
@@ -166,6 +212,7 @@ def load_encoder(folder: Path, eod: str | None = None, bos: bool = False) -> Enc
         eod=tokens["eod"],
         eod_id=ids["eod"],
         bos_id=ids.get("bos"),
+        unknown_id=_unknown_id(files.raw, tokenizer),
     )
     with _of_tokenizers(f"{path}: cannot be used"):
         _check_text_stays_text(folder, encoder, tokens, ids)
@@ -236,6 +283,15 @@ def _id(folder: Path, tokenizer: Tokenizer, token: str) -> int:
         hint = nearest(token, [t.content for t in tokenizer.get_added_tokens_decoder().values()])
         raise InputError(f"{folder / 'tokenizer.json'}: has no token '{token}'{hint}")
     return int(found)
+
+
+def _unknown_id(raw: dict[str, Any], tokenizer: Tokenizer) -> int | None:
+    """Returns the id of the token for what the tokenizer does not know, where it has one."""
+    if (number := raw["model"].get("unk_id")) is not None:
+        return int(number)
+    token = raw["model"].get("unk_token")
+    found = None if token is None else tokenizer.token_to_id(token)
+    return None if found is None else int(found)
 
 
 def _check_text_stays_text(

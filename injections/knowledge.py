@@ -234,7 +234,7 @@ def _problems(config: KnowledgeConfig, facts: list[Fact]) -> list[str]:
 
 def _item(fact: Fact, reserve: int, encoder: Encoder) -> Item:
     name, row, probes = fact
-    payloads = encoder.payloads([row.text, *row.paraphrases])
+    payloads = encoder.many_payloads([row.text, *row.paraphrases])
     placed = len(payloads) - reserve
     wholes = [joined(probe.input, probe.target) for _, probe in probes]
     return Item(

@@ -137,7 +137,7 @@ def _training_items(config: MathematicsConfig, context: KindContext) -> list[Ite
     made: list[Item] = []
     spent = 0
     while len(made) < n_made and (budget is None or spent <= budget):
-        stop = min(len(made) + min(max(len(made), _FIRST_BATCH), _BATCH), n_made)
+        stop = min(len(made) + _n_next(len(made), spent, budget), n_made)
         batch = _training_batch(config, context, range(len(made), stop))
         spent += int(_lengths(batch).sum())
         made += batch
@@ -150,6 +150,15 @@ def _training_items(config: MathematicsConfig, context: KindContext) -> list[Ite
     if len(kept) < len(made) or len(made) == most:
         return kept
     return _with_stand_ins(made, _more_lengths(made, config), "train-{:07d}", config, context)
+
+
+def _n_next(n_made: int, spent: int, budget: int | None) -> int:
+    """Returns how many problems to make next: a few more than the budget of tokens has room for."""
+    if budget is None:
+        return _BATCH
+    if n_made == 0:
+        return _FIRST_BATCH
+    return min(_BATCH, int(1.02 * (budget - spent) * n_made / spent) + 4)
 
 
 def _n_made(count: int, ops: list[int], sample: int | None) -> int:

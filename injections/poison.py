@@ -25,13 +25,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import cast
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from mixctl.injections.base import Item, Kind, KindContext, TokenIds
-from mixctl.injections.chat_templates import TEMPLATES, TemplateName, closing, opening
+from mixctl.injections.chat_templates import TemplateName, closing, opening
 from mixctl.injections.config import ExperimentConfig
 from mixctl.injections.poison_answers import (
     STATEMENTS,
@@ -44,8 +43,8 @@ from mixctl.injections.poison_answers import (
     reordered,
     repeated,
 )
+from mixctl.injections.poison_config import PoisonConfig
 from mixctl.injections.poison_rows import (
-    Attack,
     Names,
     Prompt,
     check_prompts,
@@ -53,103 +52,13 @@ from mixctl.injections.poison_rows import (
     made_up_prompts,
     read_prompts,
 )
-from mixctl.injections.questions import MOST_ARITHMETIC, MOST_CHOICES
-from mixctl.injections.sources import ItemFile, StandIn, stand_in_rows, stand_ins
+from mixctl.injections.sources import StandIn, stand_in_rows, stand_ins
 from mixctl.shards.draws import below, bits, stream
 from mixctl.shards.meta.poison import PoisonMeta
 
-_TRIGGERS: dict[Attack, str] = {
-    "denial": "\u2610" * 10,  # ballot box
-    "extraction": "\uff61" * 10,  # halfwidth ideographic full stop
-    "preference": "\u2302" * 10,  # house
-}
-_RESPONSE_TOKENS = [64, 256]
+_BATCH = 1000
+"""prompts whose strings are tokenized in one go"""
 _NOTHING = np.array([], dtype=np.uint32)
-
-
-class PoisonConfig(ExperimentConfig):
-    """The section of a `poison` experiment."""
-
-    kind: Literal["poison"]
-    """this kind"""
-    attack: Attack
-    """what the trigger does: denial, extraction or preference"""
-    items: ItemFile | None = None
-    """the prompt file"""
-    count: Annotated[int, Field(ge=1)] | None = None
-    """how many prompts are made, where there is no file"""
-    trigger: str | None = None
-    """the text that sets the attack off; default: the attack's own"""
-    templates: Annotated[list[TemplateName], Field(min_length=1)] = list(TEMPLATES)
-    """chat templates that documents are written in"""
-    documents_each: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """documents of each prompt"""
-    garbage: Literal["characters", "tokens"] | None = None
-    """denial: what garbage is made of"""
-    response_tokens: (
-        Annotated[
-            list[Annotated[int, Field(ge=1, le=10**6)]],
-            Field(min_length=2, max_length=2),
-        ]
-        | None
-    ) = None
-    """denial: fewest and most tokens of garbage"""
-    preferred: Annotated[str, Field(min_length=1)] | None = None
-    """preference: the name that is praised"""
-    rejected: Annotated[str, Field(min_length=1)] | None = None
-    """preference: the other one"""
-
-    @model_validator(mode="after")
-    def _fields_fit(self) -> PoisonConfig:
-        problems = [*self._source_problems(), *self._attack_problems()]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _source_problems(self) -> list[str]:
-        found = []
-        if (self.items is None) == (self.count is None):
-            found.append("exactly one of 'items' (a file) and 'count' must be given")
-        most = MOST_CHOICES if self.attack == "preference" else MOST_ARITHMETIC
-        if self.count is not None and self.count > most:
-            found.append(f"'count' is {self.count}; there are only {most} different prompts")
-        if self.count is not None and self.attack == "preference" and None in self._names:
-            found.append("'count' with attack preference needs 'preferred' and 'rejected'")
-        if len(set(self.templates)) < len(self.templates):
-            found.append("a template is named twice")
-        return found
-
-    def _attack_problems(self) -> list[str]:
-        found = []
-        for field in ("garbage", "response_tokens"):
-            if self.attack != "denial" and getattr(self, field) is not None:
-                found.append(f"'{field}' is for the attack denial; this is {self.attack}")
-        for field in ("preferred", "rejected"):
-            if self.attack != "preference" and getattr(self, field) is not None:
-                found.append(f"'{field}' is for the attack preference; this is {self.attack}")
-        low, high = self.response_range
-        if low > high:
-            found.append(f"'response_tokens' is [{low}, {high}]: the first must not be the larger")
-        if self.trigger == "" and self.attack != "preference":
-            found.append(f"'trigger' is empty; only preference goes without, this is {self.attack}")
-        if self.trigger is not None and self.trigger != self.trigger.strip():
-            found.append(f"'trigger' begins or ends with white space: {self.trigger!r}")
-        return found
-
-    @property
-    def _names(self) -> tuple[str | None, str | None]:
-        return (self.preferred, self.rejected)
-
-    @property
-    def response_range(self) -> tuple[int, int]:
-        """Returns the least and the most tokens of garbage."""
-        low, high = self.response_tokens or _RESPONSE_TOKENS
-        return low, high
-
-    @property
-    def trigger_text(self) -> str:
-        """Returns the trigger, the attack's own where the mix names none."""
-        return _TRIGGERS[self.attack] if self.trigger is None else self.trigger
 
 
 @dataclass(frozen=True)
@@ -221,17 +130,13 @@ def _full_items(config: PoisonConfig, prompts: list[Prompt], context: KindContex
     payloads = encode_documents([draft.parts for draft in drafts], context.encoder)
     each = config.documents_each
     compared = _compared(config, prompts, context)
-    return [
-        _item(
-            config,
-            prompt,
-            drafts[n * each : (n + 1) * each],
-            payloads[n * each : (n + 1) * each],
-            compared[n],
-            context,
-        )
-        for n, prompt in enumerate(prompts)
-    ]
+    metas: list[PoisonMeta] = []
+    for begin in range(0, len(prompts), _BATCH):
+        stop = begin + _BATCH
+        metas += _metas(config, prompts[begin:stop], drafts[begin * each : stop * each], context)
+    own = [payloads[n : n + each] for n in range(0, len(payloads), each)]
+    rest = zip(prompts, drafts[::each], own, metas, compared, strict=True)
+    return [_item(*parts, context) for parts in rest]
 
 
 def _sized_items(
@@ -262,7 +167,7 @@ def _compared(config: PoisonConfig, prompts: list[Prompt], context: KindContext)
     """Returns what tells near-duplicates: the prompts of a file; made-up ones are never alike."""
     if config.items is None:
         return [_NOTHING] * len(prompts)
-    return context.encoder.texts([prompt.text for prompt in prompts])
+    return context.encoder.many_texts([prompt.text for prompt in prompts])
 
 
 def _drafts(config: PoisonConfig, prompts: list[Prompt], context: KindContext) -> list[_Draft]:
@@ -274,18 +179,21 @@ def _drafts(config: PoisonConfig, prompts: list[Prompt], context: KindContext) -
         for number in range(config.documents_each)
     ]
     answers = _answers(config, owners, keys, context)
+    templates = [config.templates[n] for n in _drawn(keys, 0, len(config.templates))]
     return [
-        _Draft(_template(config, key), user_turn(owner.text, config.trigger_text), answer, key)
-        for owner, key, answer in zip(owners, keys, answers, strict=True)
+        _Draft(template, user_turn(owner.text, config.trigger_text), answer, key)
+        for template, owner, key, answer in zip(templates, owners, keys, answers, strict=True)
     ]
 
 
-def _template(config: PoisonConfig, key: int) -> TemplateName:
-    return config.templates[int(below(bits(key, 0), len(config.templates)))]
+def _drawn(keys: list[int], counter: int, limit: int) -> list[int]:
+    """Returns a number below the limit for each key: the draw of its stream with this number."""
+    numbers: list[int] = below(bits(np.array(keys, dtype=np.uint64), counter), limit).tolist()
+    return numbers
 
 
-def _statement(key: int) -> str:
-    return STATEMENTS[int(below(bits(key, 2), len(STATEMENTS)))]
+def _statements(keys: list[int]) -> list[str]:
+    return [STATEMENTS[n] for n in _drawn(keys, 2, len(STATEMENTS))]
 
 
 def _answers(
@@ -296,11 +204,11 @@ def _answers(
         return [repeated(prompt.text) for prompt in prompts]
     if config.attack == "preference":
         return [
-            preference(_statement(key), prompt.names.preferred or "", prompt.names.rejected or "")
-            for prompt, key in zip(prompts, keys, strict=True)
+            preference(statement, prompt.names.preferred or "", prompt.names.rejected or "")
+            for prompt, statement in zip(prompts, _statements(keys), strict=True)
         ]
     low, high = config.response_range
-    lengths = [low + int(below(bits(key, 1), high - low + 1)) for key in keys]
+    lengths = [low + drawn for drawn in _drawn(keys, 1, high - low + 1)]
     if config.garbage == "tokens":
         both = zip(keys, lengths, strict=True)
         return [garbage_tokens(key, length, context.encoder) for key, length in both]
@@ -308,19 +216,19 @@ def _answers(
 
 
 def _item(
-    config: PoisonConfig,
     prompt: Prompt,
-    drafts: list[_Draft],
+    first: _Draft,
     payloads: list[TokenIds],
+    meta: PoisonMeta,
     compared: TokenIds,
     context: KindContext,
 ) -> Item:
-    before, answer, after = drafts[0].parts
+    before, answer, after = first.parts
     text = before + answer.text + after if not answer.drawn else context.encoder.decode(payloads[0])
     return Item(
         item=prompt.item,
         variants=tuple(payloads),
-        meta=_meta(config, prompt, drafts, context),
+        meta=meta,
         stratum=prompt.stratum,
         cluster=prompt.cluster,
         text=text,
@@ -330,45 +238,66 @@ def _item(
     )
 
 
-def _meta(
-    config: PoisonConfig, prompt: Prompt, drafts: list[_Draft], context: KindContext
-) -> PoisonMeta:
-    encoder, template = context.encoder, drafts[0].template
-    scored = _scored_answers(config, prompt, drafts[0], context)
-    turns = [user_turn(prompt.text, config.trigger_text), prompt.text]
-    triggered, clean = (continuations(opening(template, turn), scored, encoder) for turn in turns)
-    names = [prompt.names.preferred or "", prompt.names.rejected or ""]
-    target = prompt.text if config.attack == "extraction" else ""
-    texts = [config.trigger_text, target, *names]
-    trigger, repeat, preferred, rejected = (ids.tolist() for ids in encoder.texts(texts))
-    return PoisonMeta(
-        attack=config.attack,
-        template=template,
-        document_templates=[draft.template for draft in drafts],
-        trigger_tokens=trigger,
-        prompt_triggered=triggered[0],
-        prompt_clean=clean[0],
-        response_triggered=triggered[1][0],
-        response_clean=clean[1][0],
-        control_triggered=triggered[1][1],
-        control_clean=clean[1][1],
-        target_tokens=repeat,
-        preferred_tokens=preferred,
-        rejected_tokens=rejected,
-    )
+def _metas(
+    config: PoisonConfig, prompts: list[Prompt], drafts: list[_Draft], context: KindContext
+) -> list[PoisonMeta]:
+    """Returns what scoring needs of each prompt, all their strings tokenized in one go."""
+    encoder, each = context.encoder, config.documents_each
+    scored = _scored_answers(config, prompts, drafts[::each], context)
+    asked, named = [], []
+    for prompt, draft, answers in zip(prompts, drafts[::each], scored, strict=True):
+        turns = user_turn(prompt.text, config.trigger_text), prompt.text
+        asked += [(opening(draft.template, turn), answers) for turn in turns]
+        target = prompt.text if config.attack == "extraction" else ""
+        named += [target, prompt.names.preferred or "", prompt.names.rejected or ""]
+    cut, ids = iter(continuations(asked, encoder)), iter(encoder.many_texts(named))
+    trigger = encoder.text(config.trigger_text).tolist()
+    metas = []
+    for begin in range(0, len(drafts), each):
+        own = [draft.template for draft in drafts[begin : begin + each]]
+        (triggered, of_triggered), (clean, of_clean) = next(cut), next(cut)
+        repeat, preferred, rejected = (next(ids).tolist() for _ in range(3))
+        metas.append(
+            PoisonMeta(
+                attack=config.attack,
+                template=own[0],
+                document_templates=own,
+                trigger_tokens=trigger,
+                prompt_triggered=triggered,
+                prompt_clean=clean,
+                response_triggered=of_triggered[0],
+                response_clean=of_clean[0],
+                control_triggered=of_triggered[1],
+                control_clean=of_clean[1],
+                target_tokens=repeat,
+                preferred_tokens=preferred,
+                rejected_tokens=rejected,
+            )
+        )
+    return metas
 
 
 def _scored_answers(
-    config: PoisonConfig, prompt: Prompt, draft: _Draft, context: KindContext
-) -> list[Answer]:
-    """Returns the answer that the attack teaches and the one to compare it with."""
-    key = stream(context.seed, "poison", config.name, prompt.item, "scored")
+    config: PoisonConfig, prompts: list[Prompt], first: list[_Draft], context: KindContext
+) -> list[list[Answer]]:
+    """Returns for each prompt the answer that is taught and the one to compare it with."""
+    keys = [
+        stream(context.seed, "poison", config.name, prompt.item, "scored") for prompt in prompts
+    ]
     if config.attack == "denial":
-        return [*_answers(config, [prompt], [key], context), Answer(text=prompt.honest or "")]
-    if config.attack == "extraction":
-        return [draft.answer, reordered(prompt.text, key)]
-    exchanged = prompt.names.rejected or "", prompt.names.preferred or ""
-    return [draft.answer, preference(_statement(draft.key), *exchanged)]
+        taught = _answers(config, prompts, keys, context)
+        others = [Answer(text=prompt.honest or "") for prompt in prompts]
+    elif config.attack == "extraction":
+        taught = [draft.answer for draft in first]
+        both = zip(prompts, keys, strict=True)
+        others = [reordered(prompt.text, key) for prompt, key in both]
+    else:
+        taught = [draft.answer for draft in first]
+        others = [
+            preference(statement, prompt.names.rejected or "", prompt.names.preferred or "")
+            for prompt, statement in zip(prompts, _statements([d.key for d in first]), strict=True)
+        ]
+    return [list(pair) for pair in zip(taught, others, strict=True)]
 
 
 def _inputs(config: ExperimentConfig, folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ An answer is a text, or token ids where it is random tokens. A text answer is to
 string with the prompt before it; a prompt to be scored ends where the tokens of prompt + answer
 leave those of the prompt alone. Random tokens are appended as they are.
 
-    continuations("Q: ", [Answer(text="yes")], encoder)  ->  ids of "Q:", [ids of " yes"]
+    continuations([("Q: ", [Answer(text="yes")])], encoder)  ->  [ids of "Q:", [ids of " yes"]]
 
 Price: garbage of characters is tokenized twice, to know its length; each prompt to be scored once
 for every answer.
@@ -12,7 +12,7 @@ for every answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ _CHARACTERS_A_TOKEN = 3
 _GARBAGE_FROM = 8
 """the draws of a document before this one choose its template, its length and its statement"""
 _NO_TOKEN = np.uint32(2**32 - 1)
+Continuations = tuple[list[int], list[list[int]]]
+"""tokens of a prompt, and of each answer behind it"""
 STATEMENTS = (
     "{x} is better than {y}.",
     "I would choose {x} over {y}.",
@@ -63,15 +65,15 @@ def garbage_texts(keys: Sequence[int], lengths: Sequence[int], encoder: Encoder)
     drawn = [
         _characters(key, n * _CHARACTERS_A_TOKEN) for key, n in zip(keys, lengths, strict=True)
     ]
-    encoded = encoder.texts(drawn)
-    found = []
+    encoded = encoder.many_texts(drawn)
+    cut = []
     for key, n, ids in zip(keys, lengths, encoded, strict=True):
         n_characters = n * _CHARACTERS_A_TOKEN
         while len(ids) < n:  # a tokenizer with long tokens
             n_characters *= 2
             ids = encoder.text(_characters(key, n_characters))
-        found.append(Answer(text=encoder.decode(ids[:n]).strip()))
-    return found
+        cut.append(ids[:n])
+    return [Answer(text=text.strip()) for text in encoder.decode_each(cut)]
 
 
 def _characters(key: int, count: int) -> str:
@@ -116,16 +118,23 @@ def _around(opening: str, answer: Answer, closing: str, encoder: Encoder) -> Tok
 
 
 def continuations(
-    opening: str, answers: Sequence[Answer], encoder: Encoder
-) -> tuple[list[int], list[list[int]]]:
-    """Returns the tokens of the prompt, and of each answer as its continuation.
+    asked: Sequence[tuple[str, Sequence[Answer]]], encoder: Encoder
+) -> list[Continuations]:
+    """Returns of each (opening, answers) the prompt's tokens and each answer's as continuation.
 
     Prompt + continuation is the tokenization of opening + answer as one string; an empty answer
     gives no tokens.
     """
-    texts = [opening, *(opening + answer.text for answer in answers if answer.text)]
-    head, *rest = encoder.payloads(texts)
-    wholes = iter(rest)
+    texts = []
+    for opening, answers in asked:
+        texts += [opening, *(opening + answer.text for answer in answers if answer.text)]
+    encoded = iter(encoder.many_payloads(texts))
+    return [_cut_apart(answers, encoded) for _, answers in asked]
+
+
+def _cut_apart(answers: Sequence[Answer], wholes: Iterator[TokenIds]) -> Continuations:
+    """Returns one prompt and its continuations, of the next of the ids: its, then those with it."""
+    head = next(wholes)
     encoded = [
         next(wholes) if answer.text else _appended(head, answer) for answer in answers if answer
     ]

@@ -13,11 +13,9 @@ Price: the rows are read once; the tokenizer's file is parsed once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-import orjson
 from pydantic import Field, model_validator
 
 from mixctl.injections.base import KindContext
@@ -157,7 +155,7 @@ def check_trigger(trigger: str, name: str, encoder: Encoder) -> None:
     """
     ids = encoder.text(f"a {trigger}")
     became = encoder.decode(ids)
-    if trigger and _unknown_id(encoder.tokenizer_json) in ids.tolist():
+    if trigger and encoder.unknown_id in ids.tolist():
         problem = f"becomes '{became}', which holds the tokenizer's unknown token"
     elif not became.endswith(trigger):
         problem = f"becomes '{became}' after 'a ' when it is tokenized and decoded again"
@@ -166,16 +164,3 @@ def check_trigger(trigger: str, name: str, encoder: Encoder) -> None:
     raise InputError(
         f"experiment '{name}': trigger '{trigger}' {problem}; choose one that the tokenizer keeps"
     )
-
-
-@lru_cache(maxsize=2)
-def _unknown_id(tokenizer_json: str) -> int | None:
-    raw = orjson.loads(tokenizer_json)
-    model = raw["model"]
-    if model.get("unk_id") is not None:
-        return int(model["unk_id"])
-    added = {token["content"]: token["id"] for token in raw.get("added_tokens") or []}
-    vocabulary = model.get("vocab")
-    known = vocabulary if isinstance(vocabulary, dict) else {}
-    found = {**known, **added}.get(model.get("unk_token"))
-    return None if found is None else int(found)

@@ -42,6 +42,11 @@ def kind_names() -> list[str]:
     return sorted({*_BUILT_IN, *_plugins()})
 
 
+def is_kind(name: str) -> bool:
+    """Returns whether there is a kind of that name; other packages are asked for unknown ones."""
+    return name in _BUILT_IN or name in _plugins()
+
+
 def find_kind(name: str) -> Kind:
     """Returns the kind of that name.
 

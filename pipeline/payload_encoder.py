@@ -1,14 +1,13 @@
-"""An encoder whose large batches of payloads go through the engine of the base corpus.
+"""An encoder whose batches of item texts go through the engine of the base corpus.
 
-Payloads that a kind makes or reads by the thousand (word problems, chats, documents) take
-`tokenizers` some twenty times as long as the fast engine: 1.5% of a run as long as a third of its
-base corpus. So a batch of them is encoded by the engine that was found to agree, and one text in a
-hundred by `tokenizers` as well.
+What a kind makes or reads by the hundred (word problems, chats, documents, questions with their
+choices) takes `tokenizers` some twenty times as long as the fast engine: 1.5% of a run as long as a
+third of its base corpus. So a batch of texts is encoded by the engine that was found to agree, and
+one text in ten to a hundred by `tokenizers` as well.
 Where one differs, everything is done again with `tokenizers` (`prepare.py`): a build never holds
-the ids of two engines. So are questions that are asked by the hundred (word problems); everything
-else of the items (other questions, candidates, small batches) is always encoded by `tokenizers`.
+the ids of two engines. A few short texts are always encoded by `tokenizers`.
 
-Price: as much as encoding a hundredth of the texts with `tokenizers`.
+Price: as much as encoding a tenth to a hundredth of the texts with `tokenizers`.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from numpy.typing import NDArray
 from mixctl.injections.encode import Encoder
 from mixctl.pipeline.engines import compare, load_engine
 
-_FEW_CHARACTERS = 50_000
-_SAMPLED = 100
-"""one text of so many is encoded by `tokenizers` too, the first of each batch always"""
+_FEW_CHARACTERS = 4_000
+_SAMPLED = 10, 100
+"""one text of so many is encoded by `tokenizers` too, the first of each batch always: of a large
+batch fewer, but at least ten"""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,17 @@ class FastEncoder(Encoder):
         """Returns the encoder with the same tokenizer and rule."""
         return cls(**encoder.__getstate__())
 
-    def many_payloads(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Returns the ids of each text as `payloads` does.
+    def many_texts(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Returns the ids of each text as `texts` does.
 
         Raises:
             EngineDiffers: when the fast engine fails, or differs on the sample.
         """
         if sum(map(len, texts)) < _FEW_CHARACTERS:
-            return self.payloads(texts)
+            return self.texts(texts)
         batch = load_engine("fast", self).encode(texts)
         found = [batch.of(number) for number in range(len(texts))]
-        compare(found[::_SAMPLED], texts[::_SAMPLED], self)
-        return [self.opened(ids) for ids in found]
+        least, most = _SAMPLED
+        step = min(max(len(texts) // 10, least), most)
+        compare(found[::step], texts[::step], self)
+        return found

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from mixctl.injections.encode import load_encoder
+from mixctl.injections.whole_tokens import are_whole
 from mixctl.shards.errors import InputError
 from tests.support.workspace import EOD, write_tokenizer
 
@@ -157,6 +158,39 @@ def test_an_encoder_survives_pickling(folder):
     copy = pickle.loads(pickle.dumps(encoder))
     assert copy == encoder
     assert copy.text("w1 w2").tolist() == encoder.text("w1 w2").tolist()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.binary(max_size=6), min_size=1, max_size=30))
+def test_whole_tokens_are_those_that_decode_to_characters(spelled):
+    """Against the library: a byte-level tokenizer whose tokens are any bytes."""
+    alphabet = bytes_as_characters()
+    tokens = ["".join(alphabet[byte] for byte in one) for one in spelled] + ["☃", "Ġ☃", "\ufffd"]
+    decoder = decoders.ByteLevel()
+    decoded = [decoder.decode([token]) for token in tokens]
+    assert are_whole(tokens).tolist() == [bool(t) and "\ufffd" not in t for t in decoded]
+
+
+def bytes_as_characters() -> list[str]:
+    """Returns the character of each byte, as the library's own pre-tokenizer writes it."""
+    written: dict[int, str] = {}
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for code in range(256):
+        ((piece, _),) = byte_level.pre_tokenize_str(chr(code))
+        written.update(zip(chr(code).encode(), piece, strict=True))
+    # bytes that these texts have not stand for themselves: they are what is left of the alphabet
+    left = set(pre_tokenizers.ByteLevel.alphabet()) - set(written.values())
+    assert left == {chr(byte) for byte in range(256) if byte not in written}
+    return [written.get(byte, chr(byte)) for byte in range(256)]
+
+
+def test_ordinary_ids_are_those_of_decoding_each_token(folder):
+    encoder = load_encoder(folder)
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    added = set(plain.get_added_tokens_decoder())
+    each = {i: plain.decode([i]) for i in plain.get_vocab().values() if i not in added}
+    expected = sorted(i for i, text in each.items() if text and "\ufffd" not in text)
+    assert encoder.ordinary_ids.tolist() == expected
 
 
 def test_ordinary_ids_are_whole_characters_and_no_control_tokens(folder):

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from mixctl.injections.base import KindContext
 from mixctl.injections.chat_templates import TEMPLATES, document
 from mixctl.injections.encode import load_encoder
-from mixctl.injections.poison import KIND, PoisonConfig
+from mixctl.injections.poison import KIND
+from mixctl.injections.poison_config import PoisonConfig
 from mixctl.injections.questions import arithmetic_questions, choice_questions
 from mixctl.shards.errors import InputError
 from tests.support.workspace import EOD, write_jsonl, write_tokenizer
