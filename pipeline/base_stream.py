@@ -167,9 +167,14 @@ class BaseStream:
                 f"{source.n_needed / self.n_sequences:.2f} times"
             )
 
-    def training(self, sequence: I64) -> Tokens:
-        """Returns the base tokens of sequences of the run: shape (n, sequence_tokens)."""
-        return self._gather(self._train_begin, self.base_sequence(sequence))
+    def training(self, sequence: I64, out: Tokens | None = None) -> Tokens:
+        """Returns the base tokens of sequences of the run: shape (n, sequence_tokens).
+
+        Args:
+            sequence: of each row.
+            out: of that shape; what to write to, and return.
+        """
+        return self._gather(self._train_begin, self.base_sequence(sequence), out)
 
     def read_ahead(self, sequence: I64) -> None:
         """Asks for the windows of these sequences of the run, in long stretches of the files."""
@@ -242,11 +247,12 @@ class BaseStream:
         """Returns held-out sequences by number, counted round: shape (n, sequence_tokens)."""
         return self._gather(0, np.asarray(sequence) % self.source.n_validation)
 
-    def _gather(self, line_begin: int, base: I64) -> Tokens:
+    def _gather(self, line_begin: int, base: I64, out: Tokens | None = None) -> Tokens:
         """Returns the tokens of base sequences, from the files: shape (n, sequence_tokens)."""
         width = self.source.sequence_tokens
         begin, length = self._pieces(line_begin + base * width)
-        return self._files.gather(begin, length).reshape(len(base), width)
+        flat = None if out is None else out.reshape(-1)
+        return self._files.gather(begin, length, flat).reshape(len(base), width)
 
     def _pieces(self, low: I64) -> tuple[I64, I64]:
         """Returns (stored token, length) of each document's part of the sequences that begin there.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from mixctl.pipeline.base_stream import BaseSource, BaseStream, BaseTokens
 from mixctl.pipeline.copies import BATCH, BOUNDARY, SEQUENCE
 from mixctl.pipeline.overlay import ChunkPlacements, Placed, has_late_digest
 from mixctl.pipeline.patch import PayloadPool, make_room, write_payloads, write_separators
-from mixctl.shards.chunks import Tokens, chunk_name, write_chunk
+from mixctl.shards.chunks import Tokens, WrittenChunk, chunk_name, write_chunk
 from mixctl.shards.files import write_text
 from mixctl.shards.layout import Layout
 from mixctl.shards.manifest import payload_digest
@@ -138,13 +139,19 @@ def _search(forbidden: Path) -> TokenSearch:
     return TokenSearch(load_patterns(forbidden))
 
 
+@lru_cache(maxsize=1)
+def _room(n_blocks: int, source: MixSource) -> Tokens:
+    """Returns room for the blocks of a chunk, the same for one chunk after another."""
+    return np.empty((n_blocks, source.topology.sequence_tokens), dtype=source.base.dtype)
+
+
 def _write_train(source: MixSource, chunk: int) -> None:
     placements, stream = _placements(source.overlay), _stream(source.base)
     sequence = _order(source.topology, source.layout).contents_of(chunk)
     stream.read_ahead(sequence)
-    blocks = stream.training(sequence)
+    blocks = stream.training(sequence, out=_room(len(sequence), source))
     if source.control:
-        _write(source, CONTROL, chunk, blocks)
+        _write_base(source, CONTROL, chunk, blocks)
     content = placements.replacements.content(sequence)
     replaced = content != sequence
     blocks[replaced] = stream.training(content[replaced])
@@ -153,10 +160,15 @@ def _write_train(source: MixSource, chunk: int) -> None:
     late = placed.where(has_late_digest(placed))
     digests = [payload_digest(blocks[row]) for row in late.row]
     payloads = list(zip(late.number.tolist(), digests, strict=True))
-    found = 0
-    if source.forbidden is not None:
-        found = _search(source.forbidden).count_inside(blocks)
-    _write(source, TRAIN, chunk, blocks, payloads, found)
+    with ThreadPoolExecutor(1) as beside:  # the search and the writing let each other work
+        found = beside.submit(_n_forbidden, source, blocks)
+        written = write_chunk(source.out / _name(TRAIN, chunk), blocks, digest_blocks=True)
+    _write_receipt(source, TRAIN, chunk, written, payloads, found.result())
+
+
+def _n_forbidden(source: MixSource, blocks: Tokens) -> int:
+    """Returns how often strings that must be absent occur in the blocks."""
+    return 0 if source.forbidden is None else _search(source.forbidden).count_inside(blocks)
 
 
 def apply_placements(
@@ -177,22 +189,30 @@ def apply_placements(
 def _write_val(source: MixSource, chunk: int) -> None:
     per_chunk = source.val_layout.blocks_per_chunk
     blocks = _stream(source.base).validation(chunk * per_chunk + np.arange(per_chunk))
-    _write(source, VAL, chunk, blocks)
+    _write_base(source, VAL, chunk, blocks)
 
 
-def _write(
+def _write_base(source: MixSource, part: str, chunk: int, blocks: Tokens) -> None:
+    """Writes a chunk of base tokens, digested on the way, and its receipt."""
+    written = write_chunk(source.out / _name(part, chunk), blocks, digest_blocks=False)
+    _write_receipt(source, part, chunk, written, (), 0)
+
+
+def _write_receipt(
     source: MixSource,
     part: str,
     chunk: int,
-    blocks: Tokens,
-    payloads: Sequence[tuple[int, str]] = (),
-    forbidden: int = 0,
+    written: WrittenChunk,
+    payloads: Sequence[tuple[int, str]],
+    forbidden: int,
 ) -> None:
-    """Writes a chunk, digested on the way, and its receipt; blocks have digests in train/ only."""
-    name = f"{part}/{chunk_name(chunk)}"
-    written = write_chunk(source.out / name, blocks, digest_blocks=part == TRAIN)
-    receipt = {"name": name, "payloads": payloads, "forbidden": forbidden, **vars(written)}
-    write_text(receipt_path(source.receipts, part, chunk), json.dumps(receipt))
+    kept = {"name": _name(part, chunk), "payloads": payloads, "forbidden": forbidden}
+    text = json.dumps(kept | vars(written))
+    write_text(receipt_path(source.receipts, part, chunk), text)
+
+
+def _name(part: str, chunk: int) -> str:
+    return f"{part}/{chunk_name(chunk)}"
 
 
 def receipt_path(folder: Path, part: str, chunk: int) -> Path:

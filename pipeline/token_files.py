@@ -10,14 +10,17 @@ Source of the layout: "Variable-size Binary View Layout" of the Arrow columnar f
 
 Many stretches are read in the order of the files, some megabytes at a time, and what was read is
 given back before the next; then they are put into the order asked for, in memory. So what is mapped
-is a few times what is read at a time, however far apart the stretches lie.
+is a few times what is read at a time, however far apart the stretches lie. Arrow only ever makes
+some megabytes, which it has at hand again for the next ones; what is larger is kept from call to
+call, since memory that the system has to give takes as long as the copies.
 
-Price: some tens of nanoseconds a stretch, and the copy; two copies where there are many.
+Price: some tens of nanoseconds a stretch, and two copies; four where there are many.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,29 +44,45 @@ class TokenFiles:
 
     def __init__(self, folder: Path, n_tasks: int, dtype: str) -> None:
         """Opens the files."""
-        self._itemsize = np.dtype(dtype).itemsize
+        self._dtype = np.dtype(dtype)
         self._paths = [tokens_path(folder, task) for task in range(n_tasks)]
         self._files = [np.asarray(open_tokens(path, dtype)) for path in self._paths]
-        self._line = _Line(self._files, np.dtype(dtype))
+        self._line = _Line(self._files, self._dtype)
+        self._held = np.empty(0, dtype=self._dtype)
 
-    def gather(self, begin: I64, length: I64) -> Tokens:
+    def gather(self, begin: I64, length: I64, out: Tokens | None = None) -> Tokens:
         """Returns the tokens of all stretches, one after another, as an array of its own.
 
         Args:
             begin: int64, of each stretch, counted over all files.
             length: int64, of each stretch, below 2**28; it lies in one file.
+            out: as many tokens as the stretches have together; what to write to, and return.
         """
-        n_parts = int(length.sum()) * self._itemsize // _READ_BYTES
+        n_tokens = int(length.sum())
+        n_parts = n_tokens * self._dtype.itemsize // _READ_BYTES
         if n_parts < 2:
-            return self._line.gather(begin, length)
+            found = self._line.gather(begin, length)
+            if out is not None:
+                out[:] = found
+            return found if out is None else out
         order = np.argsort(begin, kind="stable")
-        parts = []
-        for some in np.array_split(order, n_parts):
-            parts.append(self._line.gather(begin[some], length[some]))
+        held = self._room(n_tokens)
+        for part, some in _parts(order, length[order], n_parts):
+            held[part] = self._line.gather(begin[some], length[some])
             self.release()
         where = np.empty_like(begin)
         where[order] = np.cumsum(length[order]) - length[order]
-        return _Line(parts, parts[0].dtype).gather(where, length)
+        line = _Line([held], self._dtype)
+        found = np.empty(n_tokens, dtype=self._dtype) if out is None else out
+        for part, some in _parts(np.arange(len(begin)), length, n_parts):
+            found[part] = line.gather(where[some], length[some])
+        return found
+
+    def _room(self, n_tokens: int) -> Tokens:
+        """Returns room for so many tokens, the same each time: new memory takes its time."""
+        if len(self._held) < n_tokens:
+            self._held = np.empty(n_tokens, dtype=self._dtype)
+        return self._held[:n_tokens]
 
     def release(self) -> None:
         """Gives back the memory of what was read; it stays in the page cache."""
@@ -73,7 +92,7 @@ class TokenFiles:
         """Asks the system to read these spans (shape (n, 2), from and to) into the page cache."""
         if not hasattr(os, "posix_fadvise"):
             return  # macOS reads ahead by itself or not at all
-        itemsize = self._itemsize
+        itemsize = self._dtype.itemsize
         for file, path in enumerate(self._paths):
             low, high = self._line.first[file : file + 2]
             inside = np.clip(spans, low, high) - low
@@ -127,6 +146,17 @@ class _Line:
         inside = np.arange(held.shape[1]) < length[:, None]
         held[inside] = np.concatenate([self._arrays[n][begin:end] for n, begin, end in columns])
         return held.view(np.int32)
+
+
+def _parts(stretches: I64, length: I64, n_parts: int) -> Iterator[tuple[slice, I64]]:
+    """Yields (place of their tokens, some of the stretches), which follow each other."""
+    end = np.cumsum(length)
+    first = 0
+    for some in np.array_split(np.arange(len(stretches)), n_parts):
+        if len(some):
+            stop = int(end[some[-1]])
+            yield slice(first, stop), stretches[some]
+            first = stop
 
 
 def _buffers(files: list[Tokens]) -> tuple[list[pa.Buffer], I64]:

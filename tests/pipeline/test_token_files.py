@@ -39,10 +39,14 @@ def test_stretches_are_slices_of_the_line(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(token_files, "_STRIDE_BYTES", stride_bytes)
         patched.setattr(token_files, "_READ_BYTES", read_bytes)
-        gathered = TokenFiles(stored, len(LENGTHS), dtype).gather(begin, length)
-    expected = np.concatenate([line[b : b + n] for b, n in stretches])
+        files = TokenFiles(stored, len(LENGTHS), dtype)
+        gathered = files.gather(begin, length)
+        out = np.empty(int(length.sum()), dtype=dtype)
+        files.gather(begin[::-1], length[::-1], out)  # in the same memory
+    expected = [line[b : b + n] for b, n in stretches]
     assert gathered.dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(gathered, expected)
+    np.testing.assert_array_equal(gathered, np.concatenate(expected))
+    np.testing.assert_array_equal(out, np.concatenate(expected[::-1]))
 
 
 def test_what_is_gathered_can_be_written_to_and_the_files_stay(stored: Path) -> None:
