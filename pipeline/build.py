@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 
 from mixctl.pipeline import stages
 from mixctl.pipeline.base_stream import lay
+from mixctl.pipeline.corpus_digest import DigestAhead
 from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
 from mixctl.pipeline.folder import check_folder, finished_build, own_folder
 from mixctl.pipeline.mixfile import located
@@ -68,29 +71,32 @@ def build(
         InputError: with every problem; nothing is left behind then.
     """
     start_workers(executor, workers)
-    prepared = prepare(mix_path)
     out = out.resolve()
-    check_folder(out)
-    _check_outside(out, prepared.corpus)
-    where = prepared.plan.mix.config.executor.chosen(executor, workers)
-    if problems := where.problems():
-        raise InputError(located(problems, mix_path))
-    try:
-        return _build(prepared, out, control, where)
-    except InputError as error:
-        raise InputError(located(error.problems, mix_path)) from None
+    with DigestAhead() as corpus:
+        prepared = prepare(mix_path, found=corpus.begin)
+        check_folder(out)
+        _check_outside(out, prepared.corpus)
+        where = prepared.plan.mix.config.executor.chosen(executor, workers)
+        if problems := where.problems():
+            raise InputError(located(problems, mix_path))
+        try:
+            return _build(prepared, out, control, where, corpus)
+        except InputError as error:
+            raise InputError(located(error.problems, mix_path)) from None
 
 
-def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfig) -> BuildRecord:
+def _build(
+    prepared: Prepared, out: Path, control: bool, executor: ExecutorConfig, corpus: DigestAhead
+) -> BuildRecord:
     with own_folder(out):
-        with ThreadPoolExecutor(1) as other:  # the digest of the corpus lets this thread work
-            digested = other.submit(input_digests, prepared)
-            sought = stages.sought(prepared.plan)
-        digests = digested.result()
+        sought = stages.sought(prepared.plan)
+        digests = input_digests(prepared, corpus.result())
         build_digest = _build_digest(prepared, digests, control)
         if (out / RECORD_NAME).exists():
             return finished_build(out, build_digest)
-        source = stages.tokenize(prepared, sought.strings, out, digests, executor)
+        with ThreadPoolExecutor(1) as meanwhile:
+            meanwhile.submit(_import_what_comes)
+            source = stages.tokenize(prepared, sought.strings, out, digests, executor)
         if engine_of(source.folder).name != prepared.engine.name:
             prepared = prepare(prepared.plan.mix.path, "tokenizers")  # payloads as well
             sought = stages.sought(prepared.plan)
@@ -110,6 +116,12 @@ def _build(prepared: Prepared, out: Path, control: bool, executor: ExecutorConfi
             str(engine_of(source.folder)),
         )
         return seal(sealed, stream)
+
+
+def _import_what_comes() -> None:
+    """Loads what the end of a build needs: pyarrow loads pandas for its first array."""
+    pa.array([0])
+    import_module("jinja2")
 
 
 def _build_digest(prepared: Prepared, digests: dict[str, str], control: bool) -> str:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -124,9 +125,18 @@ def _guarded(call: Callable[[], Any]) -> Any:
         raise EngineDiffers(f"fails: {' '.join(str(error).split())[:200]}") from None
 
 
+_LOADING = Lock()
+
+
 def load_engine(name: str, encoder: Encoder) -> Engine:
     """Returns an engine by name, `fast` or `tokenizers`; loaded once in a process."""
-    return _fast(encoder.tokenizer_json) if name == "fast" else TokenizersEngine(encoder)
+    return load_fast(encoder.tokenizer_json) if name == "fast" else TokenizersEngine(encoder)
+
+
+def load_fast(tokenizer_json: str) -> FastEngine:
+    """Returns the fast engine, loaded once in a process: whoever asks meanwhile waits for it."""
+    with _LOADING:
+        return _fast(tokenizer_json)
 
 
 @lru_cache(maxsize=2)

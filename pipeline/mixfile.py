@@ -13,7 +13,7 @@ Paths are relative to the mix file. The topology is read from the trainer config
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from mixctl.injections.base import Kind
 from mixctl.injections.config import ExperimentConfig, Strict
 from mixctl.injections.quantities import parse_tokens
-from mixctl.injections.registry import find_kind, kind_names
+from mixctl.injections.registry import find_kind, is_kind, kind_names
 from mixctl.pipeline.control_config import ControlConfig
 from mixctl.pipeline.decontamination import Decontamination
 from mixctl.pipeline.engines import EngineName
@@ -121,11 +121,21 @@ class Mix:
 
     def resolve(self, path: str) -> str:
         """Returns a path of the mix file as an absolute path; addresses with a scheme stay."""
-        return path if "://" in path else str((self.folder / path).resolve())
+        return resolved(path, self.folder)
 
 
-def read_mix(path: Path) -> Mix:
+def resolved(path: str, folder: Path) -> str:
+    """Returns a path as an absolute path, relative to a folder; addresses with a scheme stay."""
+    return path if "://" in path else str((folder / path).resolve())
+
+
+def read_mix(path: Path, head: Callable[[MixConfig, Path], None] | None = None) -> Mix:
     """Returns the checked mix file.
+
+    Args:
+        path: of the mix file.
+        head: told of it, its experiments left out, and of its folder, before the experiments are
+            read: for what can begin without them.
 
     Raises:
         InputError: with every problem of the mix file and the trainer config.
@@ -133,6 +143,8 @@ def read_mix(path: Path) -> Mix:
     raw = read_yaml(path)
     sections = raw.get("experiments", [])
     config, problems = parse(MixConfig, {**raw, "experiments": []}, str(path))
+    if config is not None and head is not None:
+        head(config, path.parent)
     experiments, more = read_sections(sections, path)
     problems += more
     trainer = _trainer(raw, path, problems)
@@ -194,7 +206,7 @@ def _experiment(section: dict[str, Any], place: str) -> tuple[Experiment | None,
     if not isinstance(name, str):
         missing = "is missing" if name is None else f"must be a name, got {name!r}"
         return None, [f"{place}: key 'kind' {missing} (valid: {', '.join(kind_names())})"]
-    if name not in kind_names():
+    if not is_kind(name):
         return None, [f"{place}: kind: unknown kind '{name}'{nearest(name, kind_names())}"]
     kind = find_kind(name)
     config, problems = parse(kind.config, section, place)

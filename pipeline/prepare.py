@@ -6,6 +6,7 @@ Price: items are made and placed in memory; of the corpus, one document is read.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,10 @@ import fsspec
 
 from mixctl.pipeline.control_config import control_problems
 from mixctl.pipeline.copies import MARK
-from mixctl.pipeline.corpus_digest import corpus_digest
 from mixctl.pipeline.engines import (
     EngineChoice,
     EngineDiffers,
     EngineName,
-    choose_engine,
     engine_problems,
     reference,
 )
@@ -27,9 +26,10 @@ from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA
 from mixctl.pipeline.mixfile import Mix, located, read_mix
 from mixctl.pipeline.parts import Part, read_part
 from mixctl.pipeline.payload_encoder import FastEncoder
-from mixctl.pipeline.plan import Plan, load_mix_encoder, make_plan
+from mixctl.pipeline.plan import Plan, make_plan
 from mixctl.pipeline.purge import payload_problems
 from mixctl.pipeline.readers import Corpus, corpus_reader, find_corpus
+from mixctl.pipeline.tokenizer_ahead import TokenizerAhead
 from mixctl.pipeline.trainer import litgpt_config, litgpt_problems
 from mixctl.shards.chunks import token_dtype
 from mixctl.shards.errors import InputError
@@ -53,49 +53,84 @@ class Prepared:
         return token_dtype(self.plan.encoder.vocab_size)
 
 
-def prepare(mix_path: Path, engine: EngineName | None = None) -> Prepared:
+def prepare(
+    mix_path: Path,
+    engine: EngineName | None = None,
+    found: Callable[[Corpus], None] | None = None,
+) -> Prepared:
     """Returns the checked mix with its plan and its layouts; writes nothing.
 
     Args:
         mix_path: the mix file.
         engine: the engine to use; None takes what the mix file says.
+        found: told of the corpus before the plan is made, where there is one.
 
     Raises:
         InputError: with every problem found.
     """
-    mix = read_mix(mix_path)
+    with TokenizerAhead(engine) as tokenizer:
+        mix = read_mix(mix_path, head=tokenizer.begin)
+        return _prepared(mix, tokenizer, found)
+
+
+def _prepared(
+    mix: Mix, tokenizer: TokenizerAhead, found: Callable[[Corpus], None] | None
+) -> Prepared:
     problems: list[str] = []
     made = litgpt_config(mix.trainer_raw, mix.trainer, mix.topology, mix.folder, "train")
     problems += litgpt_problems(made, mix.trainer_path)
-    asked = engine or mix.config.engine
-    problems += engine_problems(asked)
+    problems += engine_problems(tokenizer.asked)
     corpus = _corpus(mix, problems)
+    if corpus is not None and found is not None:
+        found(corpus)
     problems += _item_files_in(corpus, mix)
     problems += control_problems(mix)
     layouts: tuple[Layout, Layout] | None = None
     plan: Plan | None = None
     try:
-        plan, chosen = _planned(mix, asked)
+        plan, chosen = _planned(mix, tokenizer)
         problems += payload_problems(plan)
         problems += marks_without_noise(plan)
         layouts = choose_layouts(plan)
     except InputError as error:
         problems += error.problems
     if problems or corpus is None or plan is None or layouts is None:
-        raise InputError(located(problems, mix_path))
+        raise InputError(located(problems, mix.path))
     return Prepared(plan, corpus, *layouts, chosen)
 
 
-def _planned(mix: Mix, asked: EngineName) -> tuple[Plan, EngineChoice]:
-    """Returns the plan, and the engine that the build begins with: not one that differed here."""
-    encoder = load_mix_encoder(mix)
-    engine = reference("") if engine_problems(asked) else choose_engine(asked, encoder)
-    if engine.name == "fast":
-        try:
-            return make_plan(mix, encoder=FastEncoder.of(encoder)), engine
-        except EngineDiffers as difference:
+def _planned(mix: Mix, tokenizer: TokenizerAhead) -> tuple[Plan, EngineChoice]:
+    """Returns the plan, and the engine that the build begins with: not one that differed here.
+
+    The plan is begun while the engine is still compared; where it differs, it is made again.
+    """
+    encoder = tokenizer.encoder()
+    if tokenizer.tries_fast:
+        plan, difference = _fast_plan(mix, tokenizer)
+        engine = tokenizer.engine()
+        if engine.name == "fast" and plan is not None:
+            return plan, engine
+        if engine.name == "fast":
             engine = reference(f"{engine} {difference}")
+    else:
+        engine = tokenizer.engine()
     return make_plan(mix, encoder=encoder), engine
+
+
+def _fast_plan(mix: Mix, tokenizer: TokenizerAhead) -> tuple[Plan | None, str]:
+    """Returns the plan made with the fast engine, or None and where it differs.
+
+    Raises:
+        InputError: with the problems of the mix, unless the engine is not to be used.
+    """
+    try:
+        return make_plan(mix, encoder=FastEncoder.of(tokenizer.encoder())), ""
+    except EngineDiffers as difference:
+        return None, str(difference)
+    except InputError:
+        if tokenizer.engine().name == "fast":
+            raise
+        return None, ""
 
 
 def marks_without_noise(plan: Plan) -> list[str]:
@@ -153,13 +188,13 @@ def _item_files_in(corpus: Corpus | None, mix: Mix) -> list[str]:
     ]
 
 
-def input_digests(prepared: Prepared) -> dict[str, str]:
-    """Returns the digests of everything the build depends on, by content."""
+def input_digests(prepared: Prepared, corpus: str) -> dict[str, str]:
+    """Returns the digests of everything the build depends on, by content; given the corpus's."""
     plan = prepared.plan
     digests = {
         "config": mix_digest(plan.mix.config.model_dump(mode="json")),
         "trainer": settings_digest(plan.mix.trainer_raw),
-        "corpus": corpus_digest(prepared.corpus),
+        "corpus": corpus,
         "tokenizer": plan.encoder.digest,
     }
     for experiment in plan.experiments:

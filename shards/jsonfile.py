@@ -3,16 +3,28 @@ r"""Reads JSON files that hold one object, and refuses what is no text or has no
 `json` takes more than JSON: `"\ud800"`, half a character, which no file can hold; brackets so
 deep that Python gives up; numbers of more digits than it converts. Each becomes a sentence.
 
-Price: the object is written once more, in memory: as long again as reading it.
+orjson takes nothing of it and is four times as fast, so what it reads is read, unless it is nested
+so deep that others would give up, or holds a number of more than 18 digits; then, and where it
+refuses, `json` reads.
+
+Price: a look at each list and object; where orjson refuses, the object is written once more.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from mixctl.shards.errors import InputError
+
+_DEEPEST = 100
+_LONG_NUMBER = re.compile(rb"[\[:,\s]-?[1-9][0-9]{18}")
+"""orjson makes a fraction of a whole number that 64 bits do not hold"""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -36,8 +48,7 @@ def parse_json(data: bytes, place: str) -> dict[str, Any]:
         InputError: naming the place, when they hold none.
     """
     try:
-        raw = json.loads(data.decode("utf-8"))
-        json.dumps(raw, ensure_ascii=False).encode("utf-8")
+        raw = _parsed(data)
     except UnicodeEncodeError as error:
         found = ascii(str(error.object)[error.start])
         raise InputError(f"{place}: holds {found}, half a character: no text") from None
@@ -46,3 +57,31 @@ def parse_json(data: bytes, place: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(f"{place}: must hold a JSON object, holds a {type(raw).__name__}")
     return raw
+
+
+def _parsed(data: bytes) -> Any:
+    """Returns what the bytes hold."""
+    if not _LONG_NUMBER.search(data):
+        with suppress(orjson.JSONDecodeError):
+            raw = orjson.loads(data)
+            if _depth_at_most(raw, _DEEPEST):
+                return raw
+    raw = json.loads(data.decode("utf-8"))
+    json.dumps(raw, ensure_ascii=False).encode("utf-8")
+    return raw
+
+
+def _depth_at_most(raw: Any, most: int) -> bool:
+    """Returns whether lists and objects are in each other no deeper than that."""
+    level = [raw]
+    for _ in range(most):
+        inside: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inside += [value for value in one.values() if isinstance(value, dict | list)]
+            elif isinstance(one, list):
+                inside += [value for value in one if isinstance(value, dict | list)]
+        if not inside:
+            return True
+        level = inside
+    return False

@@ -1,11 +1,14 @@
 """The digest of a corpus depends on every byte, every name and their order, and on nothing else."""
 
+from concurrent.futures import CancelledError
+from threading import Event
+
 import numpy as np
 import pytest
 from blake3 import blake3
 
 from mixctl.pipeline import corpus_digest as module
-from mixctl.pipeline.corpus_digest import corpus_digest
+from mixctl.pipeline.corpus_digest import DigestAhead, corpus_digest
 from mixctl.pipeline.readers import Corpus
 
 
@@ -59,3 +62,15 @@ def test_every_byte_and_every_name_counts_and_the_folder_does_not(tmp_path):
     turned = dict(reversed(contents().items()))
     seen.add(corpus_digest(written(tmp_path / "turned", turned)))
     assert len(seen) == 10
+
+
+def test_it_is_made_ahead_and_given_up(tmp_path, monkeypatch):
+    corpus = written(tmp_path / "a", contents())
+    with DigestAhead() as ahead:
+        ahead.begin(corpus)
+        assert ahead.result() == by_hand(contents())
+    read, stop = [], Event()
+    monkeypatch.setattr(module.FileDigest, "update", lambda *a: read.append(a) or stop.set())
+    with pytest.raises(CancelledError):
+        corpus_digest(corpus, stop)
+    assert len(read) <= 2  # the names, and a piece that was being read
