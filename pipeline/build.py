@@ -17,12 +17,9 @@ twice (three times with the twin) until the build is sealed.
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from pathlib import Path
 
 import fsspec
-import pyarrow as pa
 
 from mixctl.pipeline import stages
 from mixctl.pipeline.base_stream import lay
@@ -94,9 +91,7 @@ def _build(
         build_digest = _build_digest(prepared, digests, control)
         if (out / RECORD_NAME).exists():
             return finished_build(out, build_digest)
-        with ThreadPoolExecutor(1) as meanwhile:
-            meanwhile.submit(_import_what_comes)
-            source = stages.tokenize(prepared, sought.strings, out, digests, executor)
+        source = stages.tokenize(prepared, sought.strings, out, digests, executor)
         if engine_of(source.folder).name != prepared.engine.name:
             prepared = prepare(prepared.plan.mix.path, "tokenizers")  # payloads as well
             sought = stages.sought(prepared.plan)
@@ -116,12 +111,6 @@ def _build(
             str(engine_of(source.folder)),
         )
         return seal(sealed, stream)
-
-
-def _import_what_comes() -> None:
-    """Loads what the end of a build needs: pyarrow loads pandas for its first array."""
-    pa.array([0])
-    import_module("jinja2")
 
 
 def _build_digest(prepared: Prepared, digests: dict[str, str], control: bool) -> str:
