@@ -7,7 +7,7 @@
 of the tokenizer as it went in: one that becomes the unknown token, or that the tokenizer rewrites,
 would be another trigger than the one asked for.
 
-Price: the rows are read once; the tokenizer's file is parsed once.
+Price: the rows are read once.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Event
-from types import TracebackType
 
 import fsspec
 
@@ -81,12 +80,7 @@ class DigestAhead:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Gives up what is not done."""
         self._stop.set()
         self._thread.shutdown()

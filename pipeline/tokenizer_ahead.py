@@ -16,7 +16,6 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from mixctl.injections.encode import Encoder, encoder_of, read_tokenizer
 from mixctl.pipeline.engines import (
@@ -47,12 +46,7 @@ class TokenizerAhead:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Lets the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
