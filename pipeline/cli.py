@@ -17,7 +17,12 @@ from typing import NoReturn
 
 import click
 
-from mixctl.pipeline.interrupt import catch_signals, end_children
+from mixctl.pipeline.interrupt import (
+    InterruptHandler,
+    catch_signals,
+    end_children,
+    end_now,
+)
 from mixctl.shards.errors import InputError, StageError, VerificationError
 
 UNEXPECTED = 70
@@ -129,55 +134,62 @@ def main() -> None:
     signals = catch_signals()
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except InputError as error:
-        _complain(error.problems)
-        sys.exit(2)
-    except VerificationError as error:
-        _complain(error.findings)
-        sys.exit(1)
-    except StageError as error:
-        _complain([str(error)])
-        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
-        number = signals.seen or signal.SIGINT
-        end_children()
-        word = "terminated" if number == signal.SIGTERM else "interrupted"
-        click.echo(f"{word}; what is done is kept: the same command goes on from there", err=True)
-        sys.exit(128 + number)
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            _unexpected()
-        _complain(["torchvision does not fit this torch: pip uninstall torchvision"])
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
-    except OSError as error:
-        if error.errno is None:
-            _unexpected()
-        place = f"{error.filename}: " if error.filename else ""
-        known = error.errno in errno.errorcode  # other libraries have sentences of their own
-        why = os.strerror(error.errno) if known else error.strerror or error
-        _complain([f"{place}{why}; what is done is kept: the same command goes on from there"])
-        sys.exit(1)
-    except Exception:
-        _unexpected()
+        _interrupted(signals)
+    except Exception as error:
+        if signals.seen is not None:  # met in an import, say, a signal comes out as another error
+            _interrupted(signals)
+        sys.exit(_exit_code(error))
 
 
-def _unexpected() -> NoReturn:
-    """Shows a defect of mixctl itself, which has an exit code of its own."""
-    traceback.print_exc()
-    _complain(["this is a defect of mixctl, please report it with the lines above"])
-    sys.exit(UNEXPECTED)
+def _interrupted(signals: InterruptHandler) -> NoReturn:
+    """Ends the processes that are left, and this one, whatever its other threads wait for."""
+    number = signals.seen or signal.SIGINT
+    end_children()
+    word = "terminated" if number == signal.SIGTERM else "interrupted"
+    click.echo(f"{word}; what is done is kept: the same command goes on from there", err=True)
+    end_now(128 + number)
 
 
-def _complain(problems: list[str]) -> None:
+def _exit_code(error: Exception) -> int:
+    """Returns the exit code of an error, after saying what it was."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.ClickException():
+            error.show()
+            return error.exit_code
+        case InputError():
+            return _complain(error.problems, 2)
+        case VerificationError():
+            return _complain(error.findings, 1)
+        case StageError():
+            return _complain([str(error)], 1)
+        case RuntimeError() if "torchvision::nms" in str(error):
+            why = "torchvision does not fit this torch: pip uninstall torchvision"
+            return _complain([why], 2)
+        case BrokenPipeError():
+            return 0
+        case OSError() if error.errno is not None:
+            return _complain([_refused(error, error.errno)], 1)
+    traceback.print_exception(error)
+    why = "this is a defect of mixctl, please report it with the lines above"
+    return _complain([why], UNEXPECTED)
+
+
+def _refused(error: OSError, number: int) -> str:
+    """Returns what the system refused."""
+    place = f"{error.filename}: " if error.filename else ""
+    known = number in errno.errorcode  # other libraries have sentences of their own
+    why = os.strerror(number) if known else error.strerror or error
+    return f"{place}{why}; what is done is kept: the same command goes on from there"
+
+
+def _complain(problems: list[str], exit_code: int) -> int:
+    """Returns the exit code, after saying what is wrong."""
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 Python raises an exception of a signal wherever it happens to be; in a hook that runs after a fork,
 or while an object is destroyed, the exception is dropped and the work goes on. The handler here
-remembers that it was called, so that the end of every stage can ask.
+remembers that it was called, so that the end of every stage can ask. In an import it is worse: the
+exception leaves locks of the import system taken for ever, for which other threads then wait, or
+comes out as another error, or is dropped. So there the handler has itself called again a little
+later.
 
     catch_signals()                      # before a command runs
     raise_if_interrupted()               # at the end of a stage
-    end_children()                       # before the program ends
+    end_children(); end_now(130)         # to end the program
 
 A scheduler ends a job by SIGTERM, and by SIGKILL some seconds later: both signals are met alike,
 and one that arrives while the program ends, ends it at once. A forked child inherits the handler; a
@@ -16,16 +19,27 @@ waited for for ever.
 
 from __future__ import annotations
 
+import atexit
+import math
 import multiprocessing
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 2.0
+_AGAIN_SECONDS = 0.01
+_IMPORT_SECONDS = 10.0
+"""an import that takes longer is broken off"""
+
+
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
+"""the file of its code, as its frames name it"""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -39,6 +53,7 @@ class InterruptHandler:
         """Has seen nothing."""
         self.seen: int | None = None
         self._process = os.getpid()
+        self._patient_until = math.inf
 
     def __call__(self, signal_number: int, frame: FrameType | None) -> None:
         """Is called by Python when the signal arrives."""
@@ -46,8 +61,28 @@ class InterruptHandler:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         self.seen = signal_number
+        self._patient_until = min(self._patient_until, time.monotonic() + _IMPORT_SECONDS)
+        self._interrupt(frame)
+
+    def _again(self, _: int, frame: FrameType | None) -> None:
+        """Is called by Python when the alarm set in an import goes off."""
+        self._interrupt(frame)
+
+    def _interrupt(self, frame: FrameType | None) -> None:
+        if _is_importing(frame) and time.monotonic() < self._patient_until:
+            signal.signal(signal.SIGALRM, self._again)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)  # no second one while the program ends
         sys.unraisablehook = _say_nothing
         raise Interrupted
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Returns whether the frame, or one that it was called from, is the import system's."""
+    while frame is not None and frame.f_code.co_filename != _IMPORT_SYSTEM:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _say_nothing(_: object) -> None:
@@ -92,6 +127,15 @@ def end_children() -> None:
     for stray in forked_children():
         with suppress(ProcessLookupError):
             os.kill(stray, signal.SIGKILL)
+
+
+def end_now(exit_code: int) -> NoReturn:
+    """Ends this process without waiting for its other threads; what runs at exit has run."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def forked_children() -> list[int]:
