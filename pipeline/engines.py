@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
@@ -126,6 +125,9 @@ def _guarded(call: Callable[[], Any]) -> Any:
 
 
 _LOADING = Lock()
+_KEPT = 2
+_loaded: dict[str, FastEngine] = {}
+"""fast engines by tokenizer, the last ones"""
 
 
 def load_engine(name: str, encoder: Encoder) -> Engine:
@@ -136,12 +138,17 @@ def load_engine(name: str, encoder: Encoder) -> Engine:
 def load_fast(tokenizer_json: str) -> FastEngine:
     """Returns the fast engine, loaded once in a process: whoever asks meanwhile waits for it."""
     with _LOADING:
-        return _fast(tokenizer_json)
+        if tokenizer_json not in _loaded:
+            engine = FastEngine(tokenizer_json)
+            for oldest in list(_loaded)[: len(_loaded) + 1 - _KEPT]:
+                del _loaded[oldest]
+            _loaded[tokenizer_json] = engine
+        return _loaded[tokenizer_json]
 
 
-@lru_cache(maxsize=2)
-def _fast(tokenizer_json: str) -> FastEngine:
-    return FastEngine(tokenizer_json)
+def loaded_fast(tokenizer_json: str) -> FastEngine | None:
+    """Returns the fast engine, None where it would have to be loaded or waited for."""
+    return _loaded.get(tokenizer_json)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ choices) takes `tokenizers` some twenty times as long as the fast engine: 1.5% o
 third of its base corpus. So a batch of texts is encoded by the engine that was found to agree, and
 one text in ten to a hundred by `tokenizers` as well.
 Where one differs, everything is done again with `tokenizers` (`prepare.py`): a build never holds
-the ids of two engines. A few short texts are always encoded by `tokenizers`.
+the ids of two engines. A few short texts are always encoded by `tokenizers`, and some more while
+another thread still loads the fast engine.
 
 Price: as much as encoding a tenth to a hundredth of the texts with `tokenizers`.
 """
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixctl.injections.encode import Encoder
-from mixctl.pipeline.engines import compare, load_engine
+from mixctl.pipeline.engines import compare, load_fast, loaded_fast
 
 _FEW_CHARACTERS = 4_000
+_SOME_CHARACTERS = 100_000
+"""that take `tokenizers` less time than the fast engine to be loaded"""
 _SAMPLED = 10, 100
 """one text of so many is encoded by `tokenizers` too, the first of each batch always: of a large
 batch fewer, but at least ten"""
@@ -42,9 +45,11 @@ class FastEncoder(Encoder):
         Raises:
             EngineDiffers: when the fast engine fails, or differs on the sample.
         """
-        if sum(map(len, texts)) < _FEW_CHARACTERS:
+        n_characters = sum(map(len, texts))
+        engine = loaded_fast(self.tokenizer_json)
+        if n_characters < (_SOME_CHARACTERS if engine is None else _FEW_CHARACTERS):
             return self.texts(texts)
-        batch = load_engine("fast", self).encode(texts)
+        batch = (engine or load_fast(self.tokenizer_json)).encode(texts)
         found = [batch.of(number) for number in range(len(texts))]
         least, most = _SAMPLED
         step = min(max(len(texts) // 10, least), most)

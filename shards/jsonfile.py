@@ -25,6 +25,8 @@ from mixctl.shards.errors import InputError
 _DEEPEST = 100
 _LONG_NUMBER = re.compile(rb"[\[:,\s]-?[1-9][0-9]{18}")
 """orjson makes a fraction of a whole number that 64 bits do not hold"""
+_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_DIGITS = b"0" * 19
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def parse_json(data: bytes, place: str) -> dict[str, Any]:
 
 def _parsed(data: bytes) -> Any:
     """Returns what the bytes hold."""
-    if not _LONG_NUMBER.search(data):
+    if not _holds_long_number(data):
         with suppress(orjson.JSONDecodeError):
             raw = orjson.loads(data)
             if _depth_at_most(raw, _DEEPEST):
@@ -69,6 +71,18 @@ def _parsed(data: bytes) -> Any:
     raw = json.loads(data.decode("utf-8"))
     json.dumps(raw, ensure_ascii=False).encode("utf-8")
     return raw
+
+
+def _holds_long_number(data: bytes) -> bool:
+    """Returns whether a number of more than 18 digits may be in it, or a string that looks so."""
+    alike = data.translate(_DIGITS_ALIKE)
+    at = alike.find(_LONG_DIGITS)
+    while at >= 0:
+        end = at + len(_LONG_DIGITS)
+        if _LONG_NUMBER.search(data, max(at - 2, 0), end):
+            return True
+        at = alike.find(_LONG_DIGITS, end)
+    return False
 
 
 def _depth_at_most(raw: Any, most: int) -> bool:

@@ -165,10 +165,34 @@ def test_a_tokenizer_that_it_cannot_read_is_a_difference(folders, monkeypatch):
     def panics(_: str) -> None:
         raise BaseException("panicked at src/lib.rs")
 
-    engines._fast.cache_clear()
+    engines._loaded.clear()
     monkeypatch.setattr(fastokens.Tokenizer, "from_json_str", panics, raising=False)
     encoder = load_encoder(folders["gpt2"])
     assert "fails: panicked" in choose_engine("auto", encoder).why
+
+
+def test_some_texts_do_not_wait_for_the_fast_engine(folders: dict[str, Path]) -> None:
+    encoder = load_encoder(folders["plain"])
+    fast = payload_encoder.FastEncoder.of(encoder)
+    texts = ["a word or two, and (3) more " * 20] * 10
+    assert sum(map(len, texts)) > payload_encoder._FEW_CHARACTERS
+    engines._loaded.clear()
+    with engines._LOADING:  # as while another thread loads it
+        found = fast.many_texts(texts)
+    assert engines.loaded_fast(encoder.tokenizer_json) is None
+    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in encoder.texts(texts)]
+    engines.load_fast(encoder.tokenizer_json)
+    assert [ids.tolist() for ids in fast.many_texts(texts)] == [ids.tolist() for ids in found]
+
+
+def test_the_last_fast_engines_are_kept(folders: dict[str, Path]) -> None:
+    texts = [load_encoder(folders[name]).tokenizer_json for name in ("plain", "gpt2")]
+    engines._loaded.clear()
+    kept = [engines.load_fast(one) for one in texts]
+    assert [engines.loaded_fast(one) for one in texts] == kept
+    engines.load_fast(texts[0] + " ")
+    assert engines.loaded_fast(texts[0]) is None
+    assert engines.loaded_fast(texts[1]) is kept[1]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -215,6 +239,7 @@ def test_many_payloads_have_the_ids_of_the_library(folders, bos, monkeypatch):
     encoder = load_encoder(folders["neox"], bos=bos)
     fast = payload_encoder.FastEncoder.of(encoder)
     texts = [text for text in random_texts(2, 300) if text]
+    engines.load_fast(encoder.tokenizer_json)
     expected = [ids.tolist() for ids in encoder.payloads(texts)]
     assert [ids.tolist() for ids in encoder.many_payloads(texts)] == expected
     encoded = []
@@ -232,6 +257,7 @@ def test_a_difference_in_a_payload_is_built_in_nowhere(workspace, monkeypatch, c
     honest, out = workspace.folder / "honest", workspace.folder / "out"
     build(workspace.mix(), honest, control=True)
     monkeypatch.setattr(payload_encoder, "_FEW_CHARACTERS", 0)
+    monkeypatch.setattr(payload_encoder, "_SOME_CHARACTERS", 0)
     monkeypatch.setattr(FastEngine, "encode", lies_about(payload_texts(workspace)[0]))
     build(workspace.mix(), out, control=True)
     assert contents(out) == contents(honest)
@@ -244,6 +270,7 @@ def test_a_difference_in_the_corpus_redoes_the_payloads(workspace, monkeypatch):
     honest, out = workspace.folder / "honest", workspace.folder / "out"
     build(workspace.mix(), honest, control=True)
     monkeypatch.setattr(payload_encoder, "_FEW_CHARACTERS", 0)
+    monkeypatch.setattr(payload_encoder, "_SOME_CHARACTERS", 0)
     unsampled = payload_texts(workspace)[2]
     text = orjson.loads((workspace.folder / "corpus.jsonl").read_bytes().splitlines()[0])["text"]
     about_payload = lies_about(unsampled)

@@ -33,7 +33,7 @@ def test_a_tokenizer_that_is_none_is_a_problem_among_the_others(workspace):
 
 
 def test_the_fast_engine_is_loaded_once_whoever_asks(workspace, monkeypatch):
-    engines._fast.cache_clear()
+    engines._loaded.clear()
     loaded, begin = [], FastEngine.__init__
     monkeypatch.setattr(FastEngine, "__init__", lambda *a: loaded.append(a) or begin(*a))
     encoder = load_encoder(workspace.folder / "tok")

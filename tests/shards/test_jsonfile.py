@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixctl.shards import jsonfile
 from mixctl.shards.jsonfile import parse_json
 
 NUMBERS = (
@@ -43,3 +44,14 @@ def test_nested_objects_are_read(depth: int) -> None:
 
 def test_what_only_json_takes_is_read_all_the_same() -> None:
     assert parse_json(b'{"a": Infinity, "b": 1E999, "a": 2}', "x") == {"a": 2, "b": float("inf")}
+
+
+PIECES = st.sampled_from(
+    ["1" * 19, "0" * 25, "9" * 18, "12", "-", ",", ":", "[", " ", "\n", '"', "."]
+)
+
+
+@given(pieces=st.lists(PIECES, max_size=12))
+def test_runs_of_digits_are_told_from_long_numbers(pieces: list[str]) -> None:
+    data = "".join(pieces).encode()
+    assert jsonfile._holds_long_number(data) == bool(jsonfile._LONG_NUMBER.search(data))
