@@ -64,10 +64,10 @@ class GramTable:
             n_distinct: about how many strings begin otherwise than those before them.
         """
         self._gram = power_of_two(min(shortest, _LONGEST_GRAM))
-        self._stride, self._kind = _longest_stride(shortest - self._gram + 1, n_distinct)
-        self._bits = table_bits(self._stride * n_distinct)
+        self.stride, self._kind = _longest_stride(shortest - self._gram + 1, n_distinct)
+        self._bits = table_bits(self.stride * n_distinct)
         self._offsets = np.zeros(1 << self._bits, dtype=self._kind)
-        for offset in range(self._stride):
+        for offset in range(self.stride):
             grams = hashes_at(tokens, begin + offset, self._gram)
             self._offsets[places_in(grams, self._bits)] |= self._kind(1 << offset)
         self._first_bits = table_bits(n_distinct)
@@ -76,7 +76,7 @@ class GramTable:
 
     def scratch(self, n_begins: int) -> Scratch:
         """Returns what `possible` needs for up to so many tokens; not for two threads at once."""
-        n = n_begins // self._stride + 2
+        n = n_begins // self.stride + 2
         return Scratch(
             np.empty(n, dtype=np.uint64),
             np.empty(n, dtype=self._kind),
@@ -88,17 +88,17 @@ class GramTable:
 
         Each place once, in no order: int64.
         """
-        row, offsets = self._rows(part[: n_begins + self._stride + self._gram - 2], scratch)
+        row, offsets = self._rows(part[: n_begins + self.stride + self._gram - 2], scratch)
         width = offsets.itemsize * 8  # a power of two: a shift is faster than a division
         bit = np.flatnonzero(np.unpackbits(offsets.view(np.uint8), bitorder="little").view(bool))
-        begin = row.take(bit >> (width.bit_length() - 1)) * self._stride - (bit & (width - 1))
+        begin = row.take(bit >> (width.bit_length() - 1)) * self.stride - (bit & (width - 1))
         begin = begin[(begin >= 0) & (begin < n_begins)]
         first = places_in(hashes_at(part, begin, self._gram), self._first_bits)
         return np.asarray(begin[self._first.take(first, mode="clip")])
 
     def _rows(self, looked: Tokens, scratch: Scratch) -> tuple[I64, Tokens]:
         """Returns which of the places looked at have a gram of a string, and the bits of each."""
-        grams = _grams(looked, self._gram, self._stride)
+        grams = _grams(looked, self._gram, self.stride)
         n = len(grams)
         places = np.multiply(grams, _PLACE_MIX, out=scratch.places[:n])
         places >>= np.uint64(64 - self._bits)

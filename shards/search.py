@@ -3,7 +3,7 @@
 A table of short grams (gram_table.py) says where a string could begin. There the hash of the first
 16 tokens (8, 4, 2 or 1 for short strings), their anchor, is looked up. Only where it is that of an
 anchor, the hash of the full length of each string with that anchor is looked up; where these
-stretches are longer than the slice together, one cumulative sum over it gives the hash of each (a
+stretches are longer than the slice together, cumulative sums over it give the hash of each (a
 rolling hash: Karp & Rabin, "Efficient randomized pattern-matching algorithms", IBM J. Res. Dev.
 1987). What agrees there is compared token by token. So hashes only ever save work: nothing is
 missed, and nothing is found that is not there.
@@ -46,7 +46,9 @@ U32 = NDArray[np.uint32]
 _BASE = HASH_BASE
 _LENGTH_MIX = np.uint64(0xBF58476D1CE4E5B9)
 _LONGEST_ANCHOR = 16
-_SLICE_TOKENS = 1 << 20
+_SLICE_PLACES = 1 << 18
+"""that are looked at before what was found there is compared"""
+_SUM_TOKENS = 1 << 20
 _BATCH_TOKENS = 1 << 16
 
 
@@ -122,12 +124,13 @@ class TokenSearch:
         self._shortest = int(length.min(initial=np.iinfo(np.int64).max))
         self._longest = int(length.max(initial=0))
         self._anchor = power_of_two(min(self._shortest, _LONGEST_ANCHOR))
-        self._slice = max(_SLICE_TOKENS, self._longest)
+        self._summed = max(_SUM_TOKENS, self._longest)
         if len(self.strings):
             self._index_anchors()
             strings = self.strings
             n_distinct = len(self._anchors)
             self._grams = GramTable(strings.tokens, strings.begin, self._shortest, n_distinct)
+            self._slice = max(_SLICE_PLACES * self._grams.stride, self._longest)
 
     @cached_property
     def _powers(self) -> U64:
@@ -135,14 +138,14 @@ class TokenSearch:
         return _powers(_BASE, self._longest)
 
     @cached_property
-    def _slice_powers(self) -> U64:
-        """Returns what the tokens of a slice are multiplied with."""
-        return _powers(_BASE, self._slice + self._longest)
+    def _sum_powers(self) -> U64:
+        """Returns what tokens that are summed up are multiplied with."""
+        return _powers(_BASE, self._summed + self._longest)
 
     @cached_property
     def _inverse(self) -> U64:
         """Returns what makes the hash of a stretch independent of where it begins."""
-        return np.asarray(_powers(pow(_BASE, -1, 2**64), self._slice) * np.uint64(_BASE))
+        return np.asarray(_powers(pow(_BASE, -1, 2**64), self._summed) * np.uint64(_BASE))
 
     @cached_property
     def _by_full(self) -> tuple[U64, I64]:
@@ -181,12 +184,19 @@ class TokenSearch:
         return hashes
 
     def _stretch_hashes(self, part: Tokens, begin: I64, length: I64) -> U64:
-        """Returns the same of stretches of a slice; where they are many, out of one sum over it."""
+        """Returns the same of stretches of a slice; where they are many, out of sums over it."""
         if length.sum() < len(part):
             return self._hashes(part, begin, length)
-        total = np.zeros(len(part) + 1, dtype=np.uint64)
-        np.cumsum(part * self._slice_powers[: len(part)], out=total[1:])
-        return np.asarray((total[begin + length] - total[begin]) * self._inverse[begin])
+        hashes = np.empty(len(begin), dtype=np.uint64)
+        for at in range(0, len(part), self._summed):
+            mine = np.flatnonzero((begin >= at) & (begin < at + self._summed))
+            terms = part[at : at + self._summed + self._longest]
+            terms = terms * self._sum_powers[: len(terms)]
+            total = np.zeros(len(terms) + 1, dtype=np.uint64)
+            np.cumsum(terms, out=total[1:])
+            first = begin[mine] - at
+            hashes[mine] = (total[first + length[mine]] - total[first]) * self._inverse[first]
+        return hashes
 
     def find(self, tokens: Tokens) -> tuple[I64, I64]:
         """Returns (string, begin) of every occurrence, sorted by begin, then string: int64.
@@ -196,8 +206,9 @@ class TokenSearch:
         """
         found = [np.empty((2, 0), dtype=np.int64)]
         n_begins = len(tokens) - self._shortest + 1 if len(self.strings) else 0
-        if n_begins > 0:
-            scratch = self._grams.scratch(min(n_begins, self._slice))
+        if n_begins <= 0:
+            return found[0][0], found[0][1]
+        scratch = self._grams.scratch(min(n_begins, self._slice))
         for at in range(0, n_begins, self._slice):
             part = np.asarray(tokens[at : at + self._slice + self._longest - 1])
             begin = self._grams.possible(part, min(self._slice, n_begins - at), scratch)

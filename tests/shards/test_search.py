@@ -64,7 +64,8 @@ def test_finds_what_looking_at_every_place_finds(
 ) -> None:
     dtype, patterns, tokens, slice_tokens, cached_bytes = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_SLICE_TOKENS", slice_tokens)
+        patch.setattr(search, "_SLICE_PLACES", slice_tokens)
+        patch.setattr(search, "_SUM_TOKENS", slice_tokens)
         patch.setattr(search, "_BATCH_TOKENS", slice_tokens)
         patch.setattr(gram_table, "_CACHED_BYTES", cached_bytes)
         assert found(patterns, tokens, dtype) == brute_force(patterns, tokens)
@@ -84,13 +85,18 @@ def test_stretches_with_the_hash_of_a_string_are_compared_token_by_token(
     assert found(patterns, tokens, "uint16") == [(0, 0), (2, 1), (5, 0), (9, 0)]
 
 
-def test_strings_across_slices_are_found_once() -> None:
-    size = search._SLICE_TOKENS
-    tokens = np.arange(3 * size, dtype=np.uint32)
-    cut = [tokens[size - 5 : size + 5], tokens[size : size + 30], tokens[2 * size - 1 :][:300]]
-    pattern, begin = TokenSearch(cut).find(tokens)
-    assert pattern.tolist() == [0, 1, 2]
-    assert begin.tolist() == [size - 5, size, 2 * size - 1]
+def test_strings_across_slices_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_SLICE_PLACES", 1 << 12)
+    slices = 7 << 12, search._SUM_TOKENS  # of a stride of 7, and of sums
+    tokens = np.arange(3 * max(slices), dtype=np.uint32)
+    begin = [at for size in slices for at in (size - 5, size, 2 * size - 1)]
+    cut = [tokens[at:][:n] for at, n in zip(begin, [10, 30, 300] * 2, strict=True)]
+    made = TokenSearch(cut)
+    assert made._slice == slices[0]
+    assert [column.tolist() for column in made.find(tokens)] == [list(range(6)), begin]
+    everywhere = TokenSearch([np.zeros(n, dtype=np.uint32) for n in (10, 300)])
+    zeros = np.zeros(3 * search._SUM_TOKENS // 2, dtype=np.uint32)  # hashed out of sums
+    assert np.bincount(everywhere.find(zeros)[0]).tolist() == [len(zeros) - 9, len(zeros) - 299]
 
 
 def test_nothing_to_find_or_nowhere_to_look() -> None:
