@@ -37,12 +37,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.interrupt import raise_if_interrupted
+from mixctl.pipeline.orphans import end_with_parent
 from mixctl.shards.errors import InputError, StageError, VerificationError
 from mixctl.shards.files import digest_bytes
 
 _POLL_SECONDS = 0.2
 _MOST_NAMED = 5
 _PROBLEMS = "problems"
+
+end_with_parent()  # here, since the process that local workers are forked from only imports
 
 
 class QuietLocalExecutor(LocalPipelineExecutor):

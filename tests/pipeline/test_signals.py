@@ -78,6 +78,17 @@ def test_a_build(workspace: Workspace, number: int, workers: str) -> None:
     check(arguments, number, lambda: any(out.glob(begun)), out / "mix.json")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+@pytest.mark.parametrize("stage", ["tokens", "mix"])
+def test_a_build_that_is_killed_leaves_nothing_running(workspace: Workspace, stage: str) -> None:
+    out = workspace.folder / "out"
+    arguments = ["build", str(workspace.mix()), "--out", str(out), "--workers", "2"]
+    begun = f".work/{stage}-*/log/executor.json"
+    code, _ = signalled(arguments, signal.SIGKILL, lambda: any(out.glob(begun)))
+    assert code == -signal.SIGKILL
+    assert mixctl(*arguments).returncode == 0
+
+
 def test_a_relayout(built: Path, shared: Workspace, tmp_path: Path) -> None:
     out, other = tmp_path / "out", shared.trainer("two.yaml", devices=2)
     arguments = ["relayout", str(built), "--trainer", str(other), "--out", str(out)]
