@@ -5,8 +5,10 @@
 
 mixctl builds everything: the ten experiments of the reference run planted (ten_experiments.py), the
 control twin, digests, manifest, seal. For what experiments cost, builds with the ten, with three
-that have seven times as many items for so many tokens, and without any are made in turn, at
-this size and at a larger one. The peers (tokenize_peers.py) write the tokens once and nothing else.
+that have seven times as many items for so many tokens, and without any are made in turn, at this
+size and at a larger one. Told is the median over rounds of one over the other in the same round:
+the speed of a machine drifts by more than what is measured. The peers (tokenize_peers.py) write the
+tokens once and nothing else.
 Same text, same tokenizer (GPT-NeoX), two worker processes each; every run is a program of its own,
 its start included. The peers' rate does not depend on the size, so they are timed on two slices,
 and their time at full size is the line through both; `--whole-peers` times them at full size
@@ -30,6 +32,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 from corpora import BenchCorpus, experiments, write_corpus, write_mix, write_slice, write_tokenizer
 from processes import Measured, measure
 from ten_experiments import ten_experiments, write_items
@@ -37,8 +40,10 @@ from ten_experiments import ten_experiments, write_items
 from mixctl.pipeline.litgpt_types import GAUSSIAN_DATA
 
 WORKERS = 2
-ROUNDS = (5, 3)
+ROUNDS = (15, 9)
 """at each size, builds with experiments and without in turn: what they cost is small"""
+MANY_EVERY = 3
+"""rounds: a build with many items"""
 SLICES = (10, 40)
 NEEDED = 10.0
 _TEN, _MANY, _PLAIN = "mixctl", "mixctl, many items", "mixctl, no experiments"
@@ -50,6 +55,7 @@ class Run:
 
     program: str
     megabytes: int
+    round: int
     seconds: float
     processor_seconds: float
     peak_bytes: int
@@ -78,9 +84,9 @@ def run_all(folder: Path, sizes: list[int], whole_peers: bool) -> list[Run]:
     runs = [_mixctl(folder, n, corpora[n]) for n in (megabytes // 10, megabytes // 3)]
     for size, rounds in zip(sizes, ROUNDS, strict=True):
         for number in range(rounds):
-            programs = (_TEN, _PLAIN, _MANY)
-            for program in programs[number % 3 :] + programs[: number % 3]:
-                runs.append(_mixctl(folder, size, corpora[size], program))
+            programs = [_TEN, _PLAIN] if number % 2 else [_PLAIN, _TEN]
+            programs += [] if number % MANY_EVERY else [_MANY]
+            runs += [_mixctl(folder, size, corpora[size], one, number) for one in programs]
     for size in (megabytes,) if whole_peers else SLICES:
         sliced = write_slice(corpora[megabytes], folder / f"slice-{size}", size, WORKERS)
         for peer in ("litdata", "datatrove"):
@@ -89,7 +95,9 @@ def run_all(folder: Path, sizes: list[int], whole_peers: bool) -> list[Run]:
     return runs
 
 
-def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus, program: str = _TEN) -> Run:
+def _mixctl(
+    folder: Path, megabytes: int, corpus: BenchCorpus, program: str = _TEN, number: int = 0
+) -> Run:
     out, place = folder / "built", folder / "mix"
     if program == _TEN:
         sections = ten_experiments(corpus.tokens)
@@ -97,7 +105,8 @@ def _mixctl(folder: Path, megabytes: int, corpus: BenchCorpus, program: str = _T
     else:
         mix = write_mix(place, corpus, experiments(corpus.tokens) if program == _MANY else ())
     command = [sys.executable, "-m", "mixctl.pipeline.cli", "build", str(mix), "--out", str(out)]
-    return _run(program, megabytes, [*command, "--control", "--workers", str(WORKERS)], out)
+    command += ["--control", "--workers", str(WORKERS)]
+    return _run(program, megabytes, command, out, number)
 
 
 def _peer(folder: Path, peer: str, megabytes: int, sliced: Path) -> Run:
@@ -108,13 +117,13 @@ def _peer(folder: Path, peer: str, megabytes: int, sliced: Path) -> Run:
     return _run(peer, megabytes, command, out)
 
 
-def _run(program: str, megabytes: int, command: list[str], out: Path) -> Run:
+def _run(program: str, megabytes: int, command: list[str], out: Path, number: int = 0) -> Run:
     """Returns what a program took; what it wrote is removed."""
     shutil.rmtree(out, ignore_errors=True)
     os.sync()
     measured: Measured = measure(command)
     shutil.rmtree(out, ignore_errors=True)
-    run = Run(program, megabytes, *measured)
+    run = Run(program, megabytes, number, *measured)
     print(
         f"{program:22} {megabytes:6} MB {run.seconds:8.1f} s {run.processor_seconds:8.1f} s of "
         f"processor {run.peak_bytes / 2**20:8.0f} MiB   load {os.getloadavg()[0]:.1f}",
@@ -133,15 +142,14 @@ def at_size(runs: list[Run], program: str, megabytes: int, what: str) -> float:
 
 
 def with_over_without(runs: list[Run], size: int, program: str, what: str) -> dict[str, float]:
-    """Returns what the experiments cost: medians and the least of each, with over without."""
+    """Returns what the experiments cost: quartiles over the rounds of with over without."""
     planted, plain = (
-        [getattr(run, what) for run in runs if (run.program, run.megabytes) == (name, size)]
+        {r.round: getattr(r, what) for r in runs if (r.program, r.megabytes) == (name, size)}
         for name in (program, _PLAIN)
     )
-    return {
-        "medians": statistics.median(planted) / statistics.median(plain),
-        "least": min(planted) / min(plain),
-    }
+    ratios = [seconds / plain[number] for number, seconds in planted.items()]
+    low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+    return {"median": median, "quarter": low, "three quarters": high}
 
 
 def report(runs: list[Run], sizes: list[int], path: Path) -> None:
@@ -155,8 +163,9 @@ def report(runs: list[Run], sizes: list[int], path: Path) -> None:
         print(f"{sizes[0]} MB, {what.replace('_', ' ')}: mixctl is {shown}; needed: {NEEDED:.0f}x")
         for program, size in product((_TEN, _MANY), sizes):
             name = f"{program} over no experiments, {size} MB, {what}"
-            ratios[name] = with_over_without(runs, size, program, what)
-            print(f"{name}: {ratios[name]['medians']:.3f}, least {ratios[name]['least']:.3f}")
+            found = ratios[name] = with_over_without(runs, size, program, what)
+            between = f"{found['quarter']:.3f} to {found['three quarters']:.3f}"
+            print(f"{name}: {found['median']:.3f}, the middle half {between}")
     machine = {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
     result = {"machine": machine, "runs": [asdict(run) for run in runs], "ratios": ratios}
     result["when"] = time.strftime("%Y-%m-%d")
