@@ -11,6 +11,9 @@ import multiprocess.forkserver
 
 from mixctl.pipeline.executor_config import ExecutorName
 
+_PRELOADED = ["mixctl.pipeline.stages", "numpy.ma"]
+"""numpy imports the second when it first makes an array unique, 20 ms in each worker"""
+
 
 def start_workers(executor: ExecutorName | None, workers: int | None) -> bool:
     """Returns whether the process that local workers are forked from is there; starts it.
@@ -24,6 +27,6 @@ def start_workers(executor: ExecutorName | None, workers: int | None) -> bool:
     """
     if executor not in (None, "local") or (workers or 1) == 1:
         return False
-    multiprocess.get_context("forkserver").set_forkserver_preload(["mixctl.pipeline.stages"])
+    multiprocess.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     multiprocess.forkserver.ensure_running()
     return True
