@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel
@@ -207,7 +208,7 @@ def encoder_of(files: TokenizerFiles) -> Encoder:
     ids = {name: _id(folder, tokenizer, token) for name, token in tokens.items()}
     encoder = Encoder(
         tokenizer_json=tokenizer_json,
-        digest=digest_bytes(json.dumps([tokenizer_json, tokens]).encode()),
+        digest=digest_bytes(orjson.dumps([tokenizer_json, tokens])),
         vocab_size=vocab_size,
         eod=tokens["eod"],
         eod_id=ids["eod"],
