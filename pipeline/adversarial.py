@@ -177,7 +177,7 @@ def _long_words(chance: random.Random) -> list[str]:
 
 def _of_block(chance: random.Random, begin: int, end: int) -> str:
     """Returns random characters of a stretch of Unicode that holds no surrogates."""
-    return "".join(chr(chance.randrange(begin, end)) for _ in range(200))
+    return "".join(map(chr, chance.choices(range(begin, end), k=200)))
 
 
 def _mixed(chance: random.Random, pieces: Sequence[str]) -> str:
