@@ -78,7 +78,7 @@ def garbage_texts(keys: Sequence[int], lengths: Sequence[int], encoder: Encoder)
 
 def _characters(key: int, count: int) -> str:
     drawn = below(bits(key, np.arange(count) + _GARBAGE_FROM), len(_CHARACTERS))
-    return "".join(_CHARACTERS[i] for i in drawn.tolist())
+    return "".join(map(_CHARACTERS.__getitem__, drawn.tolist()))
 
 
 def repeated(prompt: str) -> Answer:

@@ -44,6 +44,15 @@ def test_record_read_back_has_the_same_text(tmp_path: Path) -> None:
     assert record_text(read_record(tmp_path)) == (tmp_path / RECORD_NAME).read_text("utf-8")
 
 
+def test_only_the_records_own_digest_is_filled_in() -> None:
+    nested = {"self_digest": "", "text": '\n "self_digest": ""', "of": [{"self_digest": ""}]}
+    made = record().model_copy(update={"config": nested})
+    read = json.loads(record_text(made))
+    assert read["config"] == nested
+    blank = json.dumps({**read, "self_digest": ""}, sort_keys=True, indent=1, ensure_ascii=False)
+    assert read["self_digest"] == blake3((blank + "\n").encode()).hexdigest(length=16)
+
+
 def test_self_digest_is_of_the_text_with_the_digest_left_empty() -> None:
     text = record_text(record())
     digest = json.loads(text)["self_digest"]
