@@ -23,7 +23,7 @@ from mixctl.injections.encode import Encoder
 from mixctl.pipeline.engines import compare, load_fast, loaded_fast
 
 _FEW_CHARACTERS = 4_000
-_SOME_CHARACTERS = 100_000
+_SOME_CHARACTERS = 20_000
 """that take `tokenizers` less time than the fast engine to be loaded"""
 _SAMPLED = 10, 100
 """one text of so many is encoded by `tokenizers` too, the first of each batch always: of a large
