@@ -46,7 +46,7 @@ U32 = NDArray[np.uint32]
 _BASE = HASH_BASE
 _LENGTH_MIX = np.uint64(0xBF58476D1CE4E5B9)
 _LONGEST_ANCHOR = 16
-_SLICE_PLACES = 1 << 18
+_SLICE_PLACES = 1 << 17
 """that are looked at before what was found there is compared"""
 _SUM_TOKENS = 1 << 20
 _BATCH_TOKENS = 1 << 16
