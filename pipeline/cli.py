@@ -17,12 +17,7 @@ from typing import NoReturn
 
 import click
 
-from mixctl.pipeline.interrupt import (
-    InterruptHandler,
-    catch_signals,
-    end_children,
-    end_now,
-)
+from mixctl.pipeline.interrupt import InterruptHandler, catch_signals, end_children, end_now
 from mixctl.shards.errors import InputError, StageError, VerificationError
 
 UNEXPECTED = 70

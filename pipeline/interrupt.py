@@ -36,8 +36,6 @@ _GRACE_SECONDS = 2.0
 _AGAIN_SECONDS = 0.01
 _IMPORT_SECONDS = 10.0
 """an import that takes longer is broken off"""
-
-
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 """the file of its code, as its frames name it"""
 
@@ -62,15 +60,12 @@ class InterruptHandler:
             os.kill(os.getpid(), signal.SIGTERM)
         self.seen = signal_number
         self._patient_until = min(self._patient_until, time.monotonic() + _IMPORT_SECONDS)
-        self._interrupt(frame)
+        self._interrupt(signal_number, frame)
 
-    def _again(self, _: int, frame: FrameType | None) -> None:
-        """Is called by Python when the alarm set in an import goes off."""
-        self._interrupt(frame)
-
-    def _interrupt(self, frame: FrameType | None) -> None:
+    def _interrupt(self, _: int, frame: FrameType | None) -> None:
+        """Raises; in an import it has itself called again, as the handler of an alarm."""
         if _is_importing(frame) and time.monotonic() < self._patient_until:
-            signal.signal(signal.SIGALRM, self._again)
+            signal.signal(signal.SIGALRM, self._interrupt)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             return
         signal.setitimer(signal.ITIMER_REAL, 0)  # no second one while the program ends
