@@ -16,6 +16,7 @@ sequence out of the page cache, where the window was read in long stretches.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,9 @@ from mixctl.shards.errors import InputError
 from mixctl.shards.files import digest_bytes
 from mixctl.shards.permutation import permute_windows
 from mixctl.shards.search import expand
+
+_PIECE_BYTES = 1 << 22
+"""of the sequences that are gathered at a time: what is done to them finds them in the cache"""
 
 
 @dataclass(frozen=True)
@@ -167,14 +171,14 @@ class BaseStream:
                 f"{source.n_needed / self.n_sequences:.2f} times"
             )
 
-    def training(self, sequence: I64, out: Tokens | None = None) -> Tokens:
-        """Returns the base tokens of sequences of the run: shape (n, sequence_tokens).
+    def training(self, sequence: I64) -> Tokens:
+        """Returns the base tokens of sequences of the run: shape (n, sequence_tokens)."""
+        begin, length, _ = self._stretches(self._train_begin, self.base_sequence(sequence))
+        return self._files.gather(begin, length).reshape(-1, self.source.sequence_tokens)
 
-        Args:
-            sequence: of each row.
-            out: of that shape; what to write to, and return.
-        """
-        return self._gather(self._train_begin, self.base_sequence(sequence), out)
+    def training_pieces(self, sequence: I64) -> Iterator[Tokens]:
+        """Yields the same, some megabytes of rows after another, each time in an array anew."""
+        yield from self._pieces(self._train_begin, self.base_sequence(sequence))
 
     def read_ahead(self, sequence: I64) -> None:
         """Asks for the windows of these sequences of the run, in long stretches of the files."""
@@ -243,27 +247,31 @@ class BaseStream:
         held[inside] = permute_windows(held[inside], self._windows, self._key, inverse=True)
         return held, labels
 
-    def validation(self, sequence: I64) -> Tokens:
-        """Returns held-out sequences by number, counted round: shape (n, sequence_tokens)."""
-        return self._gather(0, np.asarray(sequence) % self.source.n_validation)
+    def validation_pieces(self, sequence: I64) -> Iterator[Tokens]:
+        """Yields held-out sequences by number, counted round, as `training_pieces` does."""
+        yield from self._pieces(0, np.asarray(sequence) % self.source.n_validation)
 
-    def _gather(self, line_begin: int, base: I64, out: Tokens | None = None) -> Tokens:
-        """Returns the tokens of base sequences, from the files: shape (n, sequence_tokens)."""
+    def _pieces(self, line_begin: int, base: I64) -> Iterator[Tokens]:
+        """Yields the tokens of base sequences, some rows after another."""
         width = self.source.sequence_tokens
-        begin, length = self._pieces(line_begin + base * width)
-        flat = None if out is None else out.reshape(-1)
-        return self._files.gather(begin, length, flat).reshape(len(base), width)
+        begin, length, first = self._stretches(line_begin, base)
+        n_rows = max(1, _PIECE_BYTES // (width * np.dtype(self.source.dtype).itemsize))
+        bounds = np.append(first[::n_rows], len(begin))
+        for piece in self._files.pieces(begin, length, bounds):
+            yield piece.reshape(-1, width)
 
-    def _pieces(self, low: I64) -> tuple[I64, I64]:
-        """Returns (stored token, length) of each document's part of the sequences that begin there.
+    def _stretches(self, line_begin: int, base: I64) -> tuple[I64, I64, I64]:
+        """Returns (stored token, length) of each document's part of base sequences, and firsts.
 
-        Parts follow each other as the tokens of the sequences do.
+        Parts follow each other as the tokens of the sequences do; the third array has the number of
+        each sequence's first.
         """
+        low = line_begin + base * self.source.sequence_tokens
         high = low + self.source.sequence_tokens
         first = np.searchsorted(self._ends, low, side="right")
-        last = np.searchsorted(self._ends, high, side="left")
-        row, place = expand(first, last - first + 1)
+        count = np.searchsorted(self._ends, high, side="left") - first + 1
+        row, place = expand(first, count)
         doc_begin = np.where(place > 0, self._ends[place - 1], 0)
         begin = np.maximum(low[row], doc_begin)
         length = np.minimum(high[row], self._ends[place]) - begin
-        return self._order.begin[place] + begin - doc_begin, length
+        return self._order.begin[place] + begin - doc_begin, length, np.cumsum(count) - count

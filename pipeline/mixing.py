@@ -2,23 +2,25 @@
 
 For each chunk of train/ the training order says which sequences it holds, the base stream gives
 their tokens, sequences with a forbidden string are exchanged, the overlay writes payloads over
-them, and the chunk is digested while it is written whole, and renamed into place. The control twin
-is the same chunk before all that. Beside the chunks, the stage's folder gets one receipt a chunk
-with its size and digests, so sealing reads no chunk again; it also counts the forbidden strings
-found in what was written.
+them, and the chunk is digested while it is written, and renamed into place when it is whole. The
+control twin is the same chunk before all that. Both are written some megabytes of blocks at a time,
+each of them gathered, changed, searched, digested and written before the next, while it is in the
+processor's cache; the disk writes meanwhile. Beside the chunks, the stage's folder gets one receipt
+a chunk with its size and digests, so sealing reads no chunk again; it also counts the forbidden
+strings found in what was written.
 
 A task takes chunks that are read one after another in training, so that they share their windows of
 the base stream, which are read once into the page cache.
 
-Price: memory of one chunk, two with a twin, and their digests; placements and tables are mapped.
+Price: memory of one chunk and the digests of its blocks; placements and tables are mapped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,7 +32,8 @@ from mixctl.pipeline.base_stream import BaseSource, BaseStream, BaseTokens
 from mixctl.pipeline.copies import BATCH, BOUNDARY, SEQUENCE
 from mixctl.pipeline.overlay import ChunkPlacements, Placed, has_late_digest
 from mixctl.pipeline.patch import PayloadPool, make_room, write_payloads, write_separators
-from mixctl.shards.chunks import Tokens, WrittenChunk, chunk_name, write_chunk
+from mixctl.shards.chunks import ChunkWriter, Tokens, chunk_name, chunk_writer
+from mixctl.shards.draws import I64
 from mixctl.shards.files import write_text
 from mixctl.shards.layout import Layout
 from mixctl.shards.manifest import payload_digest
@@ -139,36 +142,61 @@ def _search(forbidden: Path) -> TokenSearch:
     return TokenSearch(load_patterns(forbidden))
 
 
-@lru_cache(maxsize=1)
-def _room(n_blocks: int, source: MixSource) -> Tokens:
-    """Returns room for the blocks of a chunk, the same for one chunk after another."""
-    return np.empty((n_blocks, source.topology.sequence_tokens), dtype=source.base.dtype)
+@dataclass
+class _Output:
+    """A chunk file that is being written, and what its receipt will say besides."""
+
+    writer: ChunkWriter
+    payloads: list[tuple[int, str]] = field(default_factory=list)
+    forbidden: int = 0
+
+
+@contextmanager
+def _output(source: MixSource, part: str, chunk: int, n_blocks: int) -> Iterator[_Output]:
+    """Yields a new chunk file; writes its receipt when it is whole and in its place."""
+    n_bytes = n_blocks * source.topology.sequence_tokens * np.dtype(source.base.dtype).itemsize
+    name = f"{part}/{chunk_name(chunk)}"
+    with chunk_writer(source.out / name, n_bytes) as writer:
+        output = _Output(writer)
+        yield output
+        written = writer.written()
+    kept = {"name": name, "payloads": output.payloads, "forbidden": output.forbidden}
+    text = json.dumps(kept | vars(written))
+    write_text(receipt_path(source.receipts, part, chunk), text)
 
 
 def _write_train(source: MixSource, chunk: int) -> None:
-    placements, stream = _placements(source.overlay), _stream(source.base)
+    """Writes a chunk of train/ and its twin, some blocks after another."""
     sequence = _order(source.topology, source.layout).contents_of(chunk)
+    stream = _stream(source.base)
     stream.read_ahead(sequence)
-    blocks = stream.training(sequence, out=_room(len(sequence), source))
-    if source.control:
-        _write_base(source, CONTROL, chunk, blocks)
+    placed = _placements(source.overlay).of(chunk).by_row()
+    n, first = len(sequence), 0
+    twin = _output(source, CONTROL, chunk, n) if source.control else nullcontext()
+    with _output(source, TRAIN, chunk, n) as run, twin as control:
+        for blocks in stream.training_pieces(sequence):
+            rows = slice(first, first + len(blocks))
+            if control is not None:
+                control.writer.write(blocks, digest_blocks=False)
+            _write_run(source, run, blocks, sequence[rows], placed.in_rows(rows))
+            first = rows.stop
+
+
+def _write_run(
+    source: MixSource, run: _Output, blocks: Tokens, sequence: I64, placed: Placed
+) -> None:
+    """Writes some blocks of train/, given as the base tokens of their sequences."""
+    placements, stream = _placements(source.overlay), _stream(source.base)
     content = placements.replacements.content(sequence)
     replaced = content != sequence
     blocks[replaced] = stream.training(content[replaced])
-    placed = placements.of(chunk)
     apply_placements(blocks, placed, placements.pool, stream, source.eod_id)
     late = placed.where(has_late_digest(placed))
     digests = [payload_digest(blocks[row]) for row in late.row]
-    payloads = list(zip(late.number.tolist(), digests, strict=True))
-    with ThreadPoolExecutor(1) as beside:  # the search and the writing let each other work
-        found = beside.submit(_n_forbidden, source, blocks)
-        written = write_chunk(source.out / _name(TRAIN, chunk), blocks, digest_blocks=True)
-    _write_receipt(source, TRAIN, chunk, written, payloads, found.result())
-
-
-def _n_forbidden(source: MixSource, blocks: Tokens) -> int:
-    """Returns how often strings that must be absent occur in the blocks."""
-    return 0 if source.forbidden is None else _search(source.forbidden).count_inside(blocks)
+    run.payloads += zip(late.number.tolist(), digests, strict=True)
+    if source.forbidden is not None:
+        run.forbidden += _search(source.forbidden).count_inside(blocks)
+    run.writer.write(blocks, digest_blocks=True)
 
 
 def apply_placements(
@@ -187,32 +215,10 @@ def apply_placements(
 
 
 def _write_val(source: MixSource, chunk: int) -> None:
-    per_chunk = source.val_layout.blocks_per_chunk
-    blocks = _stream(source.base).validation(chunk * per_chunk + np.arange(per_chunk))
-    _write_base(source, VAL, chunk, blocks)
-
-
-def _write_base(source: MixSource, part: str, chunk: int, blocks: Tokens) -> None:
-    """Writes a chunk of base tokens, digested on the way, and its receipt."""
-    written = write_chunk(source.out / _name(part, chunk), blocks, digest_blocks=False)
-    _write_receipt(source, part, chunk, written, (), 0)
-
-
-def _write_receipt(
-    source: MixSource,
-    part: str,
-    chunk: int,
-    written: WrittenChunk,
-    payloads: Sequence[tuple[int, str]],
-    forbidden: int,
-) -> None:
-    kept = {"name": _name(part, chunk), "payloads": payloads, "forbidden": forbidden}
-    text = json.dumps(kept | vars(written))
-    write_text(receipt_path(source.receipts, part, chunk), text)
-
-
-def _name(part: str, chunk: int) -> str:
-    return f"{part}/{chunk_name(chunk)}"
+    n = source.val_layout.blocks_per_chunk
+    with _output(source, VAL, chunk, n) as val:
+        for blocks in _stream(source.base).validation_pieces(chunk * n + np.arange(n)):
+            val.writer.write(blocks, digest_blocks=False)
 
 
 def receipt_path(folder: Path, part: str, chunk: int) -> Path:

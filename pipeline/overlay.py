@@ -94,6 +94,20 @@ class Placed:
         """Returns the chosen placements."""
         return Placed(*(getattr(self, name)[chosen] for name in _PLACED))
 
+    def by_row(self) -> Placed:
+        """Returns the placements in the order of their blocks; those of a block stay in order."""
+        order = np.argsort(self.row, kind="stable")
+        return Placed(*(getattr(self, name)[order] for name in _PLACED))
+
+    def in_rows(self, rows: slice) -> Placed:
+        """Returns the placements in some rows, which are counted from the first of them anew.
+
+        Those of `by_row` only.
+        """
+        low, high = np.searchsorted(self.row, [rows.start, rows.stop])
+        some = Placed(*(getattr(self, name)[low:high] for name in _PLACED))
+        return some.moved(some.row - rows.start)
+
     def moved(self, row: I64) -> Placed:
         """Returns the placements in other rows."""
         return replace(self, row=row)

@@ -13,7 +13,10 @@ Source of the format: litdata 0.2.59, `streaming/writer.py` and `streaming/item_
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,64 @@ class WrittenChunk:
     blocks: list[str]
 
 
+class ChunkWriter:
+    """Writes the blocks of one chunk file, some at a time, and digests them on the way."""
+
+    def __init__(self, file: BufferedWriter, early: EarlySync, n_token_bytes: int) -> None:
+        """Takes the new file, and how many bytes all its blocks have; writes the header."""
+        self._file, self._early = file, early
+        self._n_bytes = HEADER_BYTES + n_token_bytes
+        self._n_written = 0
+        self._digest = FileDigest()
+        self._blocks: list[str] = []
+        self._take(header(n_token_bytes))
+
+    def write(self, blocks: Tokens, digest_blocks: bool) -> None:
+        """Writes the next blocks, shape (n, sequence_tokens), a megabyte at a time.
+
+        Args:
+            blocks: what to write.
+            digest_blocks: whether the digest of each of them is wanted too.
+        """
+        little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
+        some = max(1, _WRITE_BYTES // little[0].nbytes)
+        for first in range(0, len(little), some):
+            part = little[first : first + some]
+            self._take(part.data)
+            self._blocks += block_digests(part) if digest_blocks else []
+
+    def _take(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        n_bytes = memoryview(data).nbytes
+        self._n_written += n_bytes
+        self._early.wrote(n_bytes)
+        self._digest.update(data)
+
+    def written(self) -> WrittenChunk:
+        """Returns the size and the digests of the file.
+
+        Raises:
+            ValueError: when more or fewer blocks were written than announced.
+        """
+        if self._n_written != self._n_bytes:
+            raise ValueError(
+                f"{self._file.name}: {self._n_written} bytes were written, not {self._n_bytes}"
+            )
+        return WrittenChunk(self._n_bytes, self._digest.hexdigest(), self._blocks)
+
+
+@contextmanager
+def chunk_writer(path: Path, n_token_bytes: int) -> Iterator[ChunkWriter]:
+    """Yields the writer of a chunk file, which is in its place at the end, all or nothing.
+
+    Args:
+        path: of the file.
+        n_token_bytes: of all blocks that will be written.
+    """
+    with replacing(path) as partial, partial.open("wb") as file, EarlySync(file) as early:
+        yield ChunkWriter(file, early, n_token_bytes)
+
+
 def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk:
     """Returns the size and digests of a chunk file, after writing it, all or nothing.
 
@@ -80,21 +141,9 @@ def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk
         blocks: shape (C, sequence_tokens).
         digest_blocks: whether the digest of each block is wanted too.
     """
-    little = np.ascontiguousarray(blocks, dtype=blocks.dtype.newbyteorder("<"))
-    head = header(little.nbytes)
-    whole = FileDigest()
-    whole.update(head)
-    digests: list[str] = []
-    some = max(1, _WRITE_BYTES // (little.nbytes // len(little)))
-    with replacing(path) as partial, partial.open("wb") as file, EarlySync(file) as early:
-        file.write(head)
-        for first in range(0, len(little), some):
-            part = little[first : first + some]
-            file.write(part.data)
-            early.wrote(part.nbytes)
-            whole.update(part.data)
-            digests += block_digests(part) if digest_blocks else []
-    return WrittenChunk(len(head) + little.nbytes, whole.hexdigest(), digests)
+    with chunk_writer(path, blocks.nbytes) as writer:
+        writer.write(blocks, digest_blocks)
+        return writer.written()
 
 
 def block_digests(blocks: Tokens) -> list[str]:

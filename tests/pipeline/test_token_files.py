@@ -41,19 +41,22 @@ def test_stretches_are_slices_of_the_line(
         patched.setattr(token_files, "_READ_BYTES", read_bytes)
         files = TokenFiles(stored, len(LENGTHS), dtype)
         gathered = files.gather(begin, length)
-        out = np.empty(int(length.sum()), dtype=dtype)
-        files.gather(begin[::-1], length[::-1], out)  # in the same memory
+        bounds = np.sort([0, *data.draw(st.lists(st.integers(0, len(begin)))), len(begin)])
+        pieces = [piece.copy() for piece in files.pieces(begin[::-1], length[::-1], bounds)]
     expected = [line[b : b + n] for b, n in stretches]
     assert gathered.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(gathered, np.concatenate(expected))
-    np.testing.assert_array_equal(out, np.concatenate(expected[::-1]))
+    for piece, low, high in zip(pieces, bounds[:-1], bounds[1:], strict=True):
+        none = np.empty(0, dtype=dtype)
+        np.testing.assert_array_equal(piece, np.concatenate([none, *expected[::-1][low:high]]))
 
 
 def test_what_is_gathered_can_be_written_to_and_the_files_stay(stored: Path) -> None:
     line = _write(stored, "uint16")
     files = TokenFiles(stored, len(LENGTHS), "uint16")
-    gathered = files.gather(np.array([0, 10]), np.array([3, 400]))
-    gathered[:] = 0
+    stretches = np.array([0, 10]), np.array([3, 400])
+    for gathered in (files.gather(*stretches), *files.pieces(*stretches, np.array([0, 2]))):
+        gathered[:] = 0
     np.testing.assert_array_equal(files.gather(np.array([0]), np.array([410])), line[:410])
 
 

@@ -134,3 +134,14 @@ def test_a_chunk_written_in_pieces_is_the_chunk(tmp_path, dtype, monkeypatch):
         rows = np.frombuffer(data[12:], np.uint8).reshape(8, -1)
         single = [xxh3_64(row.tobytes()).hexdigest() for row in rows]
         assert written.blocks == (single if digest_blocks else [])
+
+
+@pytest.mark.parametrize("n_blocks", [7, 9])
+def test_a_chunk_of_more_or_fewer_blocks_than_announced_is_not_left(tmp_path, n_blocks):
+    blocks = np.zeros((9, 50), dtype="<u2")
+    with pytest.raises(ValueError, match=rf"{12 + n_blocks * 100} bytes were written, not 812"):
+        with chunks.chunk_writer(tmp_path / "a.bin", 8 * 100) as writer:
+            for row in range(n_blocks):
+                writer.write(blocks[row : row + 1], digest_blocks=True)
+            writer.written()
+    assert not list(tmp_path.iterdir())
