@@ -189,7 +189,8 @@ def _write_run(
     placements, stream = _placements(source.overlay), _stream(source.base)
     content = placements.replacements.content(sequence)
     replaced = content != sequence
-    blocks[replaced] = stream.training(content[replaced])
+    if replaced.any():
+        blocks[replaced] = stream.training(content[replaced])
     apply_placements(blocks, placed, placements.pool, stream, source.eod_id)
     late = placed.where(has_late_digest(placed))
     digests = [payload_digest(blocks[row]) for row in late.row]
@@ -204,7 +205,8 @@ def apply_placements(
 ) -> None:
     """Writes placements into their blocks, in place; `row` says which of `blocks`."""
     taken = placed.where(placed.source >= 0)
-    blocks[taken.row] = stream.training(taken.source)
+    if len(taken.row):
+        blocks[taken.row] = stream.training(taken.source)
     spliced = placed.where(placed.mode == BOUNDARY)
     make_room(blocks, spliced.row, spliced.offset, spliced.length, eod)
     whole = (placed.mode == SEQUENCE) | (placed.mode == BATCH)
