@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from mixctl.injections import encode
 from mixctl.injections.encode import load_encoder
 from mixctl.injections.whole_tokens import are_whole
 from mixctl.shards.errors import InputError
@@ -150,6 +151,23 @@ def test_the_digest_is_of_the_content_and_the_rule(folder, tmp_path):
     assert load_encoder(folder).digest != load_encoder(folder, bos=True).digest
     other = write_tokenizer(tmp_path / "other", vocab_size=500)
     assert load_encoder(folder).digest != load_encoder(other).digest
+
+
+def test_the_order_of_keys_changes_nothing(folder, tmp_path):
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    turned = json.dumps(dict(reversed(raw.items())), indent=2)
+    (tmp_path / "tokenizer.json").write_text(turned)
+    settings = (folder / "tokenizer_config.json").read_text()
+    (tmp_path / "tokenizer_config.json").write_text(settings)
+    assert load_encoder(tmp_path) == load_encoder(folder)
+
+
+@pytest.mark.parametrize("number", [7, 0.1, -(10**30), 2**64])
+def test_numbers_of_any_length_stay_what_they_are(number):
+    raw = {"model": {"é": number, "a": [number]}, "added_tokens": None}
+    text = encode._sorted(raw)
+    assert json.loads(text) == raw
+    assert text.index("added_tokens") < text.index('"a"') < text.index("é")
 
 
 def test_an_encoder_survives_pickling(folder):
