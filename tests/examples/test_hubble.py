@@ -256,7 +256,7 @@ def test_the_command_takes_less_than_a_minute_and_two_gigabytes(tmp_path: Path) 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     picture = tmp_path / "plan.png"
     command = ["plan", str(HUBBLE), "--json", "--picture", str(picture)]
-    code = "from mixctl.pipeline.cli import main; main()"
+    code = "from mixctl.pipeline.cli import run; run()"
     done = subprocess.run(
         [sys.executable, "-c", code, *command], capture_output=True, text=True, check=False
     )

@@ -114,7 +114,7 @@ def test_steps_up_to_s_are_those_before_and_later_ones_the_amended(run):
 
 def test_eval_knows_who_met_the_amendment(run):
     def evaluate(*checkpoints, code=0):
-        code_line = "from mixctl.pipeline.cli import main; main()"
+        code_line = "from mixctl.pipeline.cli import run; run()"
         command = [sys.executable, "-c", code_line, "eval", "build", *checkpoints, "--out", "found"]
         done = subprocess.run(command, cwd=run, capture_output=True, text=True)
         assert done.returncode == code, done.stdout + done.stderr

@@ -219,7 +219,7 @@ def start_build(shared, out):
 def test_killed_builds_continue_to_the_same_bytes(shared, built, tmp_path):
     """SIGKILL at moments spread over the run; each next build continues, the last one ends."""
     out = tmp_path / "out"
-    command = [sys.executable, "-c", "from mixctl.pipeline.cli import main; main()", "build"]
+    command = [sys.executable, "-c", "from mixctl.pipeline.cli import run; run()", "build"]
     command += [
         str(shared.mix(name="built.yaml")),
         "--out",

@@ -21,7 +21,7 @@ from tests.support.workspace import canaries, quiz
 
 def mixctl(*arguments, **options):
     """Returns the finished process of a real call."""
-    command = [sys.executable, "-c", "from mixctl.pipeline.cli import main; main()"]
+    command = [sys.executable, "-c", "from mixctl.pipeline.cli import run; run()"]
     return subprocess.run(
         [*command, *map(str, arguments)], capture_output=True, text=True, check=False, **options
     )
