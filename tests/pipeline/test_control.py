@@ -286,7 +286,7 @@ def kill_once(work, out, chance, whom):
         loop = subprocess.Popen(
             [sys.executable, "-c", DRIVER, *arguments], cwd=ROOT, stdout=output, stderr=output
         )
-    end = time.monotonic() + chance.uniform(4, 9)
+    end = time.monotonic() + chance.uniform(2, 7)
     while time.monotonic() < end and loop.poll() is None:
         time.sleep(0.02)
     trainers = children_of(loop.pid)
@@ -308,7 +308,7 @@ def kill_once(work, out, chance, whom):
 @pytest.mark.slow
 def test_killed_five_times_it_trains_on_the_same(work, finished, tmp_path):
     out, chance, n_killed = prepared(work, tmp_path / "killed"), random.Random(5), 0
-    for n in range(12):
+    for n in range(30):
         n_killed += kill_once(work, out, chance, "trainer" if n % 2 else "loop")
         if n_killed == 5:
             break
