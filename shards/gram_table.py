@@ -4,13 +4,15 @@ Of every `stride` tokens one place is looked at. A table says at which of the fi
 of the strings the 4 tokens there (2 or 1 when the shortest string has fewer) stand: so where
 strings could begin; of these places those are kept where the first 4 tokens begin a string. The
 stride is as long as the shortest string leaves room for (one of the places looked at lies in the
-beginning of every occurrence), at most 32 and no more than keeps the table in the cache.
+beginning of every occurrence), at most 32 and no more than keeps the table in the cache. Where it
+stays as long with 8 tokens, they are looked at: thousands of strings have many a 4 tokens that
+stand all over a text.
 
     strings [7 8 7 9 1]    stride 2: 7 8 7 9 at offset 0, 8 7 9 1 at offset 1
     tokens 5 7 8 7 9 1     looked at: 5 7 8 7, 8 7 9 1 -> the string could begin at 1
 
-Price: about 11 ns for each place that is looked at, reading the tokens included; a table of 16 to
-32 places for each string and offset.
+Price: about 11 ns for each place that is looked at (20 at a stride of 32), reading the tokens
+included; a table of 16 to 32 places for each string and offset.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from mixctl.shards.draws import I64, U64
 
 HASH_BASE = 0x9E3779B97F4A7C15
 """what hashes are a polynomial in, modulo 2^64: odd, so that it has an inverse"""
-_LONGEST_GRAM = 4
+_BASE = np.uint64(HASH_BASE)
+_LYING_TOKENS = 4
+"""of 16 bits are a number of 64 as they lie"""
 _TOKEN_BITS = 16
 """that a token is shifted by in a gram, so that one of 16-bit tokens is their bytes as they lie"""
 _STRIDES = {32: np.uint32, 16: np.uint16, 8: np.uint8}
@@ -63,8 +67,7 @@ class GramTable:
             shortest: tokens of the shortest one, at least 1.
             n_distinct: about how many strings begin otherwise than those before them.
         """
-        self._gram = power_of_two(min(shortest, _LONGEST_GRAM))
-        self.stride, self._kind = _longest_stride(shortest - self._gram + 1, n_distinct)
+        self._gram, self.stride, self._kind = _chosen(shortest, n_distinct)
         self._bits = table_bits(self.stride * n_distinct)
         self._offsets = np.zeros(1 << self._bits, dtype=self._kind)
         for offset in range(self.stride):
@@ -98,13 +101,29 @@ class GramTable:
 
     def _rows(self, looked: Tokens, scratch: Scratch) -> tuple[I64, Tokens]:
         """Returns which of the places looked at have a gram of a string, and the bits of each."""
-        grams = _grams(looked, self._gram, self.stride)
-        n = len(grams)
-        places = np.multiply(grams, _PLACE_MIX, out=scratch.places[:n])
+        first, *second = _grams(looked, self._gram, self.stride)
+        n = len(first)
+        places = np.multiply(first, _BASE if second else _PLACE_MIX, out=scratch.places[:n])
+        for half in second:
+            places += half
+            places *= _PLACE_MIX
         places >>= np.uint64(64 - self._bits)
         offsets = self._offsets.take(places.view(np.int64), mode="clip", out=scratch.offsets[:n])
         row = np.flatnonzero(np.not_equal(offsets, 0, out=scratch.any[:n]))
         return row, np.asarray(offsets.take(row), dtype=offsets.dtype.newbyteorder("<"))
+
+
+def _chosen(shortest: int, n_strings: int) -> tuple[int, int, type[np.unsignedinteger]]:
+    """Returns (tokens that are looked at together, stride, the type with a bit for each offset).
+
+    Eight tokens stand in a text by chance far more seldom than four: they are looked at where that
+    does not make the stride shorter.
+    """
+    gram = power_of_two(min(shortest, _LYING_TOKENS))
+    stride, kind = _longest_stride(shortest - gram + 1, n_strings)
+    if shortest - 2 * _LYING_TOKENS + 1 >= stride:
+        gram = 2 * _LYING_TOKENS
+    return gram, stride, kind
 
 
 def _longest_stride(most: int, n_strings: int) -> tuple[int, type[np.unsignedinteger]]:
@@ -134,17 +153,26 @@ def places_in(hashes: U64, bits: int) -> I64:
     return np.asarray(places.view(np.int64))
 
 
-def _grams(tokens: Tokens, n: int, stride: int) -> U64:
-    """Returns the n tokens, at most 4, at 0, stride, 2 * stride, ... as a number each: uint64."""
+def _grams(tokens: Tokens, n: int, stride: int) -> list[U64]:
+    """Returns the n tokens at 0, stride, 2 * stride, ...: their hashes, or in two halves.
+
+    The hash of two halves is the first times HASH_BASE and the second.
+    """
     count = max(0, (len(tokens) - n) // stride + 1)
-    if _are_grams(tokens, n):
-        return np.asarray(np.ndarray(count, "<u8", tokens.data, strides=(2 * stride,)))
-    return hashes_at(tokens, np.arange(count) * stride, n)
+    if n >= _LYING_TOKENS and _lie_as_grams(tokens):
+        return [_lying(tokens, first, count, stride) for first in range(0, n, _LYING_TOKENS)]
+    return [hashes_at(tokens, np.arange(count) * stride, n)]
 
 
-def _are_grams(tokens: Tokens, n: int) -> bool:
-    """Returns whether the bytes of n tokens, as they lie, are their gram."""
-    return n == _LONGEST_GRAM and tokens.dtype == np.dtype("<u2") and tokens.flags.c_contiguous
+def _lying(tokens: Tokens, first: int, count: int, stride: int) -> U64:
+    """Returns the four tokens at first, first + stride, ... as a number each: uint64, a view."""
+    steps = (stride * tokens.itemsize,)
+    return np.asarray(np.ndarray(count, "<u8", tokens.data, first * tokens.itemsize, steps))
+
+
+def _lie_as_grams(tokens: Tokens) -> bool:
+    """Returns whether the bytes of four tokens, as they lie, are their gram."""
+    return tokens.dtype == np.dtype("<u2") and tokens.flags.c_contiguous
 
 
 def hashes_at(tokens: Tokens, begin: I64, n: int) -> U64:
@@ -152,11 +180,12 @@ def hashes_at(tokens: Tokens, begin: I64, n: int) -> U64:
 
     It is a polynomial of the grams there; of a single gram, the gram.
     """
-    gram = min(n, _LONGEST_GRAM)
-    lying = _grams(tokens, gram, 1) if _are_grams(tokens, gram) else None
+    gram = min(n, _LYING_TOKENS)
+    lies = gram == _LYING_TOKENS and len(tokens) >= gram and _lie_as_grams(tokens)
+    lying = _lying(tokens, 0, len(tokens) - gram + 1, 1) if lies else None
     hashes = np.zeros(len(begin), dtype=np.uint64)
     for first in range(0, n, gram):
-        hashes *= np.uint64(HASH_BASE)
+        hashes *= _BASE
         if lying is not None:
             hashes += lying[begin + first]
             continue

@@ -12,8 +12,8 @@ missed, and nothing is found that is not there.
     (0, 0) (1, 1) (0, 2) (1, 3)    as (string, where it begins)
 
 Price: of one core, half a nanosecond a token for a thousand strings of 25 tokens that the text does
-not resemble, 1 for 10,000 and 1.4 for a hundred thousand; 1.1 for a thousand strings of 8 tokens;
-where they are cut out of the same text, 1.3 for a thousand and 8 for 30,000. 60 bytes a string
+not resemble, 1.2 for 10,000 and 1.6 for a hundred thousand; 1.3 for a thousand strings of 8 tokens;
+where they are cut out of the same text, 1.3 for a thousand and 4 for 30,000. 60 bytes a string
 besides its tokens, tables of up to 64 MB each, 40 MB for the slice.
 An automaton over the bytes (ahocorasick_rs 1.0.3) took 1.5 GB and 26 s to make for 100,000 strings
 of 145 tokens, and then ran at 6 MB/s.
