@@ -74,27 +74,27 @@ class TokenFiles:
             length: int64, of each stretch, below 2**28; it lies in one file.
             bounds: int64; the n-th array is of the stretches bounds[n] <= m < bounds[n + 1].
         """
-        line = self._line
         n_tokens = int(length.sum())
-        if n_tokens * self._dtype.itemsize >= 2 * _READ_BYTES:
-            begin = self._read(begin, length)
-            line = _Line([self._held], self._dtype)
-        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            yield line.gather(begin[low:high], length[low:high])
+        if n_tokens * self._dtype.itemsize < 2 * _READ_BYTES:
+            yield from self._line.pieces(begin, length, bounds)
+            return
+        held, self._held = self._held, self._held[:0]  # whoever gathers meanwhile has other room
+        if len(held) < n_tokens:
+            held = np.empty(n_tokens, dtype=self._dtype)
+        where = self._read(begin, length, held)
+        yield from _Line([held], self._dtype).pieces(where, length, bounds)
+        self._held = held  # new memory takes its time
 
-    def _read(self, begin: I64, length: I64) -> I64:
-        """Returns where each stretch begins in `_held`, after reading all in their order there."""
+    def _read(self, begin: I64, length: I64, held: Tokens) -> I64:
+        """Returns where each stretch begins in `held`, after reading all there, in file order."""
         order = np.argsort(begin)
         sorted_length = length[order]
         end = np.cumsum(sorted_length)
-        n_tokens = int(end[-1])
-        if len(self._held) < n_tokens:  # kept for the next time: new memory takes its time
-            self._held = np.empty(n_tokens, dtype=self._dtype)
-        parts = np.array_split(order, n_tokens * self._dtype.itemsize // _READ_BYTES)
+        parts = np.array_split(order, int(end[-1]) * self._dtype.itemsize // _READ_BYTES)
         first = 0
         for some in parts:
             read = self._line.gather(begin[some], length[some])
-            self._held[first : first + len(read)] = read
+            held[first : first + len(read)] = read
             first += len(read)
             self.release()
         where = np.empty_like(begin)
@@ -142,6 +142,11 @@ class _Line:
         stretches = pa.Array.from_buffers(pa.binary_view(), len(begin), buffers)
         content = stretches.cast(pa.large_binary()).buffers()[2]
         return np.frombuffer(content, dtype=self._dtype, count=int(length.sum()))
+
+    def pieces(self, begin: I64, length: I64, bounds: I64) -> Iterator[Tokens]:
+        """Yields the tokens of the stretches from one bound to the next."""
+        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            yield self.gather(begin[low:high], length[low:high])
 
     def _views(self, which: I64, low: I64, length: I64) -> np.ndarray:
         """Returns the binary views of stretches of an array each: shape (n, 4), int32."""

@@ -9,7 +9,7 @@ import pytest
 from blake3 import blake3
 from xxhash import xxh3_64_hexdigest
 
-from mixctl.pipeline import base_stream
+from mixctl.pipeline import base_stream, token_files
 from mixctl.pipeline.base_stream import BaseSource, BaseStream, lay
 from mixctl.pipeline.copies import BATCH, BOUNDARY, MARK, OVERWRITE, SEQUENCE
 from mixctl.pipeline.mixing import CONTROL, TRAIN, VAL, MixChunks, MixSource, Receipt, read_receipts
@@ -110,10 +110,15 @@ def look_at(source: MixSource, part: str, chunk: int, receipt: Receipt, expected
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 1000])
 @pytest.mark.parametrize("n_tasks", [1, 4])
+@pytest.mark.parametrize("read_bytes", [ROW_BYTES // 4, token_files._READ_BYTES])
 def test_every_block_is_what_its_sequence_asks_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, n_tasks: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, n_tasks: int, read_bytes: int
 ) -> None:
-    """However many blocks are worked on at a time, and whichever task writes them."""
+    """However many blocks are worked on at a time, and whichever task writes them.
+
+    And where base data that is placed is read by the way that a whole chunk is, in between.
+    """
+    monkeypatch.setattr(token_files, "_READ_BYTES", read_bytes)
     monkeypatch.setattr(base_stream, "_PIECE_BYTES", rows * ROW_BYTES)
     (tmp_path / "tokens").mkdir()
     stream = lay(base_source(tmp_path / "tokens"))
