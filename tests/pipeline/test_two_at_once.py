@@ -48,6 +48,17 @@ def halted(arguments: Arguments, begun: Callable[[], bool]) -> Iterator[None]:
         child.kill()
 
 
+def is_locked(lock: Path) -> bool:
+    """Returns whether a process holds the lock, which begins a moment after its file is there."""
+    held = Path("/proc/locks")
+    if not held.exists():
+        return lock.exists()  # macOS
+    inode = f":{lock.stat().st_ino}" if lock.exists() else None
+    return inode is not None and any(
+        line.split()[5].endswith(inode) for line in held.read_text().splitlines()
+    )
+
+
 def refused(arguments: Arguments, *words: str) -> None:
     """Checks that a command ends with exit code 2 and a message that holds the words."""
     done = mixctl(*arguments)
@@ -100,7 +111,7 @@ def test_others_in_a_build_that_is_being_amended(shared: Workspace, whole: Path,
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     amending: Arguments = ["amend", out, additions(tmp_path, shared), "--after-step", "100"]
-    with halted(amending, (out / ".work/lock").exists):
+    with halted(amending, lambda: is_locked(out / ".work/lock")):
         refused(amending, "another mixctl is writing to this build: try again when it has ended")
         refused(build_arguments(shared, out, "whole.yaml"), str(out), "another mixctl is at work")
     assert len(read_record(out).amendments) == 1
