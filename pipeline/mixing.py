@@ -159,9 +159,8 @@ def _output(source: MixSource, part: str, chunk: int, n_blocks: int) -> Iterator
     with chunk_writer(source.out / name, n_bytes) as writer:
         output = _Output(writer)
         yield output
-        written = writer.written()
     kept = {"name": name, "payloads": output.payloads, "forbidden": output.forbidden}
-    text = json.dumps(kept | vars(written))
+    text = json.dumps(kept | vars(writer.written()))
     write_text(receipt_path(source.receipts, part, chunk), text)
 
 

@@ -128,9 +128,14 @@ def chunk_writer(path: Path, n_token_bytes: int) -> Iterator[ChunkWriter]:
     Args:
         path: of the file.
         n_token_bytes: of all blocks that will be written.
+
+    Raises:
+        ValueError: when more or fewer were.
     """
     with replacing(path) as partial, partial.open("wb") as file, EarlySync(file) as early:
-        yield ChunkWriter(file, early, n_token_bytes)
+        writer = ChunkWriter(file, early, n_token_bytes)
+        yield writer
+        writer.written()  # a file that lacks blocks never comes into its place
 
 
 def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk:
@@ -143,7 +148,7 @@ def write_chunk(path: Path, blocks: Tokens, digest_blocks: bool) -> WrittenChunk
     """
     with chunk_writer(path, blocks.nbytes) as writer:
         writer.write(blocks, digest_blocks)
-        return writer.written()
+    return writer.written()
 
 
 def block_digests(blocks: Tokens) -> list[str]:

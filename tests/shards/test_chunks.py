@@ -143,5 +143,4 @@ def test_a_chunk_of_more_or_fewer_blocks_than_announced_is_not_left(tmp_path, n_
         with chunks.chunk_writer(tmp_path / "a.bin", 8 * 100) as writer:
             for row in range(n_blocks):
                 writer.write(blocks[row : row + 1], digest_blocks=True)
-            writer.written()
     assert not list(tmp_path.iterdir())
