@@ -20,6 +20,7 @@ import pyarrow as pa
 from mixctl.injections.encode import Encoder
 from mixctl.pipeline.decontamination import Decontamination, Patterns
 from mixctl.pipeline.searching import BaseDocuments, Hits
+from mixctl.shards.columns import arrow_column
 from mixctl.shards.draws import I64
 from mixctl.shards.search import expand
 
@@ -87,8 +88,7 @@ def hits_table(
         _texts(ranges, documents, encoder),
     ]
     arrays = [
-        pa.array(column, type=one.type)
-        for column, one in zip(columns, DECONTAMINATION, strict=True)
+        arrow_column(values, one.type) for values, one in zip(columns, DECONTAMINATION, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=DECONTAMINATION)
 

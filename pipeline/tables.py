@@ -21,6 +21,7 @@ from mixctl.pipeline.placement import SEPARATORS
 from mixctl.pipeline.plan import Copies, PlannedExperiment
 from mixctl.pipeline.resolve import Replacements, Resolved
 from mixctl.shards.chunks import chunk_names, token_byte
+from mixctl.shards.columns import arrow_column
 from mixctl.shards.draws import I64
 from mixctl.shards.manifest import BLOCKS, ITEMS, PLACEMENTS, REPLACEMENTS, payload_digest
 from mixctl.shards.order import TrainingOrder
@@ -65,17 +66,17 @@ def _items(experiment: PlannedExperiment, rows: slice, tokens: list[np.ndarray |
     assigned = experiment.assigned
     items = assigned.items[rows]
     columns = [
-        pa.array([experiment.config.name] * len(items), pa.string()),
-        pa.array([experiment.config.kind] * len(items), pa.string()),
-        pa.array([i.item for i in items], pa.string()),
-        pa.array([assigned.arms[a].name for a in assigned.arm[rows]], pa.string()),
-        pa.array([i.stratum or ALL for i in items], pa.string()),
-        pa.array(list(assigned.clusters[rows]), pa.string()),
-        pa.array(assigned.copies[rows], pa.int32()),
+        arrow_column([experiment.config.name] * len(items), pa.string()),
+        arrow_column([experiment.config.kind] * len(items), pa.string()),
+        arrow_column([i.item for i in items], pa.string()),
+        arrow_column([assigned.arms[a].name for a in assigned.arm[rows]], pa.string()),
+        arrow_column([i.stratum or ALL for i in items], pa.string()),
+        arrow_column(list(assigned.clusters[rows]), pa.string()),
+        arrow_column(assigned.copies[rows], pa.int32()),
         _token_lists(tokens),
-        pa.array([i.text for i in items], pa.string()),
-        pa.array([i.meta.model_dump_json() for i in items], pa.string()),
-        pa.array(assigned.randomised[rows], pa.bool_()),
+        arrow_column([i.text for i in items], pa.string()),
+        arrow_column([i.meta.model_dump_json() for i in items], pa.string()),
+        arrow_column(assigned.randomised[rows], pa.bool_()),
     ]
     return pa.table(columns, schema=ITEMS_SCHEMA)
 
@@ -85,9 +86,9 @@ def _token_lists(tokens: Sequence[np.ndarray | None]) -> pa.ListArray:
     given = [ids for ids in tokens if ids is not None]
     ends = np.cumsum([0, *(0 if ids is None else len(ids) for ids in tokens)], dtype=np.int64)
     values = np.concatenate([np.empty(0, dtype=np.uint32), *given])
-    missing = pa.array([ids is None for ids in tokens], pa.bool_())
+    missing = arrow_column([ids is None for ids in tokens], pa.bool_())
     return pa.ListArray.from_arrays(
-        pa.array(ends, pa.int32()), pa.array(values, pa.uint32()), mask=missing
+        arrow_column(ends, pa.int32()), arrow_column(values, pa.uint32()), mask=missing
     )
 
 
@@ -132,25 +133,25 @@ def _placements(
     arm = [assigned.arms[a].name for a in assigned.arm[copies.item].tolist()]
     changed_offset, changed_length = _changed(copies, sequence_tokens)
     columns = [
-        pa.array([experiment.config.name] * n, pa.string()),
-        pa.array(item, pa.string()),
-        pa.array(arm, pa.string()),
-        pa.array(copies.copy, pa.int32()),
-        pa.array(copies.part, pa.int32()),
-        pa.array(_variant(experiment, copies), pa.int32()),
-        pa.array(step, pa.int64()),
-        pa.array(copies.sequence, pa.int64()),
-        pa.array(chunk_names(chunk), pa.string()),
-        pa.array(block, pa.int32()),
-        pa.array(copies.offset, pa.int32()),
-        pa.array(copies.length, pa.int32()),
-        pa.array(token_byte(block, copies.offset, sequence_tokens, dtype), pa.int64()),
-        pa.array(copies.length - (copies.offset == 0), pa.int32()),
-        pa.array(changed_offset, pa.int32()),
-        pa.array(changed_length, pa.int32()),
-        pa.array(digest, pa.string()),
-        pa.array(np.array(MODES, dtype=object)[copies.mode], pa.string()),
-        pa.array(copies.source, pa.int64(), mask=copies.source < 0),
+        arrow_column([experiment.config.name] * n, pa.string()),
+        arrow_column(item, pa.string()),
+        arrow_column(arm, pa.string()),
+        arrow_column(copies.copy, pa.int32()),
+        arrow_column(copies.part, pa.int32()),
+        arrow_column(_variant(experiment, copies), pa.int32()),
+        arrow_column(step, pa.int64()),
+        arrow_column(copies.sequence, pa.int64()),
+        arrow_column(chunk_names(chunk), pa.string()),
+        arrow_column(block, pa.int32()),
+        arrow_column(copies.offset, pa.int32()),
+        arrow_column(copies.length, pa.int32()),
+        arrow_column(token_byte(block, copies.offset, sequence_tokens, dtype), pa.int64()),
+        arrow_column(copies.length - (copies.offset == 0), pa.int32()),
+        arrow_column(changed_offset, pa.int32()),
+        arrow_column(changed_length, pa.int32()),
+        arrow_column(digest, pa.string()),
+        arrow_column(np.array(MODES, dtype=object)[copies.mode], pa.string()),
+        arrow_column(copies.source, pa.int64(), copies.source < 0),
     ]
     return pa.table(columns, schema=PLACEMENTS)
 
@@ -203,10 +204,10 @@ def replacements_table(
         digests: of the new base data, one a replacement.
     """
     columns = [
-        pa.array(replacements.sequence, pa.int64()),
-        pa.array([reasons[n] for n in replacements.string.tolist()], pa.string()),
-        pa.array(replacements.source, pa.int64()),
-        pa.array(digests, pa.string()),
+        arrow_column(replacements.sequence, pa.int64()),
+        arrow_column([reasons[n] for n in replacements.string.tolist()], pa.string()),
+        arrow_column(replacements.source, pa.int64()),
+        arrow_column(digests, pa.string()),
     ]
     return pa.table(columns, schema=REPLACEMENTS)
 
@@ -215,8 +216,8 @@ def blocks_table(receipt: Receipt) -> pa.Table:
     """Returns the rows of blocks.parquet of one chunk of train/: a row a block."""
     n = len(receipt.blocks)
     columns = [
-        pa.array([receipt.name.rpartition("/")[2]] * n, pa.string()),
-        pa.array(np.arange(n), pa.int32()),
-        pa.array(receipt.blocks, pa.string()),
+        arrow_column([receipt.name.rpartition("/")[2]] * n, pa.string()),
+        arrow_column(np.arange(n), pa.int32()),
+        arrow_column(receipt.blocks, pa.string()),
     ]
     return pa.table(columns, schema=BLOCKS)
