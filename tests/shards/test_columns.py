@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mixctl.shards import columns
 from mixctl.shards.columns import arrow_column
 
+pa.array([])  # imports pandas, which takes longer than hypothesis gives an example
 _WHOLE = [pa.int8(), pa.int32(), pa.int64(), pa.uint16(), pa.uint32()]
 _TEXTS = st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9))
 
@@ -75,3 +76,8 @@ def test_too_much_text_for_one_array_is_left_to_arrow(monkeypatch: pytest.Monkey
     assert made == []
     assert arrow_column(["ab", "cd"], pa.string()).to_pylist() == ["ab", "cd"]
     assert made == [["ab", "cd"]]
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(AttributeError, match="'int' object has no attribute 'encode'"):
+        arrow_column(["a", 3], pa.string())
