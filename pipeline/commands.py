@@ -300,12 +300,13 @@ def verify(directory: str, full: bool, as_json: bool) -> None:
     from mixctl.pipeline.text import print_verified
     from mixctl.shards.addresses import is_address
     from mixctl.shards.verify import verify as verify_build
-    from mixctl.shards.verify_address import verify_address
 
-    remote = is_address(directory)
-    report = (
-        verify_address(directory, full=full) if remote else verify_build(Path(directory), full=full)
-    )
+    if remote := is_address(directory):
+        from mixctl.shards.verify_address import verify_address
+
+        report = verify_address(directory, full=full)
+    else:
+        report = verify_build(Path(directory), full=full)
     if as_json:
         click.echo(json.dumps(asdict(report)))
     elif remote:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mixctl.pipeline.programs import program, shown
-from mixctl.pipeline.show import Shown
-from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
-from mixctl.shards.record import BuildRecord
-from mixctl.shards.verify import VerifyReport
+
+if TYPE_CHECKING:  # each command imports what makes these, and waits for none of the others
+    from mixctl.pipeline.show import Shown
+    from mixctl.pipeline.summary import ExperimentSummary, PlanSummary
+    from mixctl.shards.record import BuildRecord
+    from mixctl.shards.verify import VerifyReport
 
 TABLE_WIDTH = 120
 """of tables that go to a file or another program: nothing in them is cut"""

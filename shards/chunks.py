@@ -13,10 +13,11 @@ Source of the format: litdata 0.2.59, `streaming/writer.py` and `streaming/item_
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedWriter
+from io import BufferedWriter, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,12 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_hexdigest
 
 from mixctl.shards.draws import I64
+from mixctl.shards.errors import InputError
 from mixctl.shards.files import EarlySync, FileDigest, replacing
 
 HEADER_BYTES = 12
 _WRITE_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
 INDEX_NAME = "index.json"
 _NUMPY_FORMAT = {"uint16": "no_header_numpy:5", "uint32": "no_header_numpy:6"}
 
@@ -188,30 +191,74 @@ def open_chunk(path: Path, sequence_tokens: int, dtype: str) -> Tokens:
     Raises:
         ValueError: when the file is not a whole number of blocks behind the header.
     """
-    return chunk_blocks(path, map_file(path), sequence_tokens, dtype)
-
-
-def map_file(path: Path) -> NDArray[np.uint8]:
-    """Returns the content of a file as a read-only map.
-
-    Raises:
-        ValueError: when it is empty.
-    """
     mapped = np.memmap(path, dtype=np.uint8, mode="r")
-    return mapped.view(np.ndarray)  # a slice of a memmap takes a microsecond more
-
-
-def chunk_blocks(
-    path: Path, content: NDArray[np.uint8], sequence_tokens: int, dtype: str
-) -> Tokens:
-    """Returns the blocks of a chunk file with this content: shape (C, sequence_tokens).
-
-    Raises:
-        ValueError: when the file is not a whole number of blocks behind the header.
-    """
+    content = mapped.view(np.ndarray)  # a slice of a memmap takes a microsecond more
     little = np.dtype(dtype).newbyteorder("<")
-    n_tokens, rest = divmod(len(content) - HEADER_BYTES, little.itemsize)
-    if rest or n_tokens <= 0 or n_tokens % sequence_tokens:
-        raise ValueError(f"{path}: {len(content)} bytes are not whole blocks of tokens")
+    _count_blocks(path, len(content), sequence_tokens * little.itemsize)
     blocks: Tokens = content[HEADER_BYTES:].view(little).reshape(-1, sequence_tokens)
     return blocks
+
+
+def _count_blocks(path: Path, n_bytes: int, block_bytes: int) -> int:
+    """Returns how many blocks a chunk file of so many bytes holds; ValueError when not whole."""
+    n_blocks, rest = divmod(n_bytes - HEADER_BYTES, block_bytes)
+    if rest or n_blocks <= 0:
+        raise ValueError(f"{path}: {n_bytes} bytes are not whole blocks of tokens")
+    return n_blocks
+
+
+class ChunkReader:
+    """Reads the blocks of one chunk file some at a time, and digests them on the way.
+
+    They are read to where those before them lay, so that they are looked at while the processor
+    still has them. A map of the file costs more: each of its pages is brought in and given back.
+    """
+
+    def __init__(self, path: Path, file: FileIO, sequence_tokens: int, dtype: str) -> None:
+        """Takes the file at its beginning; reads the header.
+
+        Raises:
+            ValueError: when the file is not a whole number of blocks behind the header.
+            InputError: when the header is not that of a chunk of tokens.
+        """
+        self.path, self._file = path, file
+        self._shape, self._dtype = (-1, sequence_tokens), np.dtype(dtype).newbyteorder("<")
+        self.block_bytes = sequence_tokens * self._dtype.itemsize
+        self.n_blocks = _count_blocks(path, os.fstat(file.fileno()).st_size, self.block_bytes)
+        self._room = bytearray(HEADER_BYTES)
+        self._digest = FileDigest()
+        if self._filled(HEADER_BYTES) != header(self.n_blocks * self.block_bytes):
+            raise InputError(f"{path}: its header is not that of a chunk of tokens")
+
+    def read(self, n_blocks: int) -> Tokens:
+        """Returns the next blocks, shape (n_blocks, sequence_tokens); good until the next call.
+
+        Raises:
+            ValueError: when the file ends before.
+        """
+        data = self._filled(n_blocks * self.block_bytes)
+        blocks: Tokens = np.frombuffer(data, self._dtype).reshape(self._shape)
+        return blocks
+
+    def hexdigest(self) -> str:
+        """Returns the hex BLAKE3-16 digest of what was read: of the file, when all of it was."""
+        return self._digest.hexdigest()
+
+    def _filled(self, n_bytes: int) -> memoryview:
+        """Returns the next bytes of the file, in the room that is used again."""
+        if len(self._room) < n_bytes:
+            self._room = bytearray(n_bytes)
+        room = memoryview(self._room)[:n_bytes]
+        for at in range(0, n_bytes, _READ_BYTES):
+            part = room[at : at + _READ_BYTES]
+            if self._file.readinto(part) != len(part):
+                raise ValueError(f"{self.path}: ends before its last block")
+            self._digest.update(part)
+        return room
+
+
+@contextmanager
+def chunk_reader(path: Path, sequence_tokens: int, dtype: str) -> Iterator[ChunkReader]:
+    """Yields the reader of a chunk file; raises as `ChunkReader` does."""
+    with path.open("rb", buffering=0) as file:
+        yield ChunkReader(path, file, sequence_tokens, dtype)

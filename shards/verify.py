@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixctl.shards.errors import InputError, VerificationError
+from mixctl.shards.loader_process import LoaderCheck
 from mixctl.shards.manifest import count_blocks, read_items, read_placements, read_replacements
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record, record_text
 from mixctl.shards.verify_amendments import check_amendments
 from mixctl.shards.verify_chunks import CHUNKED_PARTS, check_chunks
 from mixctl.shards.verify_files import check_files, check_trainer, moved_from
-from mixctl.shards.verify_loader import check_loader
 from mixctl.shards.verify_manifest import check_manifest
 
 _MOST_SHOWN = 30
@@ -65,6 +65,16 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     report.findings += findings
     report.raise_findings()
     report.moved_from = moved_from(build)
+    with LoaderCheck(build, record, full) as loader:
+        _check_contents(build, record, full, report)
+        findings, report.batches = loader.result()
+    report.findings += findings
+    report.raise_findings()
+    return report
+
+
+def _check_contents(build: Path, record: BuildRecord, full: bool, report: VerifyReport) -> None:
+    """Adds to the report what the manifest and the chunks say; raises what is found."""
     try:
         items, placements = read_items(build), read_placements(build)
         n_blocks, replacements = count_blocks(build), read_replacements(build)
@@ -78,10 +88,6 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     )
     report.findings += findings
     report.raise_findings()
-    findings, report.batches = check_loader(build, record, full)
-    report.findings += findings
-    report.raise_findings()
-    return report
 
 
 def _record(build: Path, report: VerifyReport) -> BuildRecord:

@@ -19,10 +19,12 @@ Price: 0.2 microseconds a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,55 +39,87 @@ SAMPLE_RANKS = 3
 SAMPLE_BATCHES = 4
 
 
-def check_loader(build: Path, record: BuildRecord, full: bool) -> tuple[list[str], int]:
-    """Returns (findings, batches read) over all splits of the build."""
+@dataclass(frozen=True)
+class _Split:
+    """A split of a build, and the order in which its sequences should be read."""
+
+    build: Path
+    name: str
+    order: TrainingOrder
+    geometry: Geometry
+
+    @property
+    def folder(self) -> Path:
+        return self.build / self.name
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Something to look at: `look` returns (findings, sequences read)."""
+
+    look: Callable[[], tuple[list[str], int]]
+    counted: bool
+
+
+SideBySide = Callable[[Callable[[_Check], Any], Sequence[_Check]], Iterable[Any]]
+
+
+def check_loader(
+    build: Path, record: BuildRecord, full: bool, side_by_side: SideBySide = map
+) -> tuple[list[str], int]:
+    """Returns (findings, batches read) over all splits of the build.
+
+    Args:
+        build: the folder.
+        record: its mix.json.
+        full: whether the order of every sequence is looked at.
+        side_by_side: how the checks are called: `map`, or that of a pool of processes.
+    """
     _chunk.cache_clear()  # a chunk may have been replaced since an earlier call in this process
+    checks = [check for split in _splits(build, record) for check in _checks(split, full)]
+    findings: list[str] = []
+    n_read = 0
+    for check, (found, n_sequences) in zip(checks, side_by_side(_look, checks), strict=True):
+        findings += found
+        n_read += n_sequences if check.counted else 0
+    return findings, n_read // record.geometry.micro_batch
+
+
+def _look(check: _Check) -> tuple[list[str], int]:
+    return check.look()
+
+
+def _splits(build: Path, record: BuildRecord) -> Iterator[_Split]:
     geometry = record.geometry
     topology = geometry.topology()
     train = TrainingOrder(topology, geometry.layout())
-    splits = {"train": train, "val": TrainingOrder(topology, geometry.val_layout(), shuffled=False)}
+    yield _Split(build, "train", train, geometry)
+    val = TrainingOrder(topology, geometry.val_layout(), shuffled=False)
+    yield _Split(build, "val", val, geometry)
     if record.control:
-        splits[TWIN] = train
-    findings: list[str] = []
-    n_batches = 0
-    for split, order in splits.items():
-        whole = full and split != TWIN
-        for rank, first, count in _spans(order):
-            found, read = _check_span(build, split, order, geometry, rank, first, count)
-            findings += found
-            n_batches += 0 if whole else read
-        if whole:
-            found, read = _check_shares(build, split, order, geometry)
-            findings += found
-            n_batches += read
-    return findings, n_batches
+        yield _Split(build, TWIN, train, geometry)
 
 
-def _check_shares(
-    build: Path, split: str, order: TrainingOrder, geometry: Geometry
-) -> tuple[list[str], int]:
-    """Compares what every worker of every rank reads with the order; counts micro-batches."""
-    findings: list[str] = []
-    n_read = 0
-    for rank, worker in product(range(order.layout.ranks), range(order.layout.workers)):
-        found, read = _check_share(build, split, order, geometry, rank, worker)
-        findings += found
-        n_read += read
-    return findings, n_read // order.topology.micro_batch
+def _checks(split: _Split, full: bool) -> Iterator[_Check]:
+    """Yields what is looked at of a split; of the twin no more than some spans."""
+    whole = full and split.name != TWIN
+    for span in _spans(split.order):
+        yield _Check(partial(_check_span, split, *span), counted=not whole)
+    layout = split.order.layout
+    for share in product(range(layout.ranks), range(layout.workers)) if whole else ():
+        yield _Check(partial(_check_share, split, *share), counted=True)
 
 
-def _check_share(
-    build: Path, split: str, order: TrainingOrder, geometry: Geometry, rank: int, worker: int
-) -> tuple[list[str], int]:
+def _check_share(split: _Split, rank: int, worker: int) -> tuple[list[str], int]:
     """Compares all that a worker of a rank reads with the order; counts sequences."""
-    layout, n_read = order.layout, 0
+    order, layout, n_read = split.order, split.order.layout, 0
     n_expected = layout.chunks_per_worker * layout.blocks_per_chunk
-    who = f"{build / split}: the stock dataset gives worker {worker} of rank {rank}"
-    for turn, read in enumerate(read_chunks(build, split, order.topology, rank, worker)):
+    who = f"{split.folder}: the stock dataset gives worker {worker} of rank {rank}"
+    for turn, read in enumerate(read_chunks(split.build, split.name, order.topology, rank, worker)):
         if turn == layout.chunks_per_worker:
             return [f"{who} more than the {n_expected} sequences that are its own"], n_read
         slots = order.slots(order.share(rank, worker, turn))
-        other = _first_other(build / split, geometry, read, *slots)
+        other = _first_other(split, read, *slots)
         if other is not None:
             n_read += other
             return [
@@ -97,34 +131,30 @@ def _check_share(
     return [], n_read
 
 
-def _first_other(
-    folder: Path, geometry: Geometry, read: ChunkRead, chunk: I64, block: I64
-) -> int | None:
+def _first_other(split: _Split, read: ChunkRead, chunk: I64, block: I64) -> int | None:
     """Returns the first turn at which a worker does not read this slot, None when there is none.
 
     The first block of a chunk is known by what it holds alone.
     """
-    path = folder / chunk_name(read.chunk)
+    path = split.folder / chunk_name(read.chunk)
     if read.path.name != path.name or len(read.blocks) + 1 != len(block):
         return 0
     other = chunk != read.chunk
     other[1:] |= read.blocks != block[1:]
-    held = open_chunk(path, geometry.sequence_tokens, geometry.dtype)
+    held = open_chunk(path, split.geometry.sequence_tokens, split.geometry.dtype)
     for turn, row in read.rows.items():
         other[turn] |= not np.array_equal(row, held[block[turn]])
     return int(np.argmax(other)) if other.any() else None
 
 
-def _blocks(
-    build: Path, split: str, order: TrainingOrder, geometry: Geometry, sequence: I64
-) -> Tokens:
+def _blocks(split: _Split, sequence: I64) -> Tokens:
     """Returns the blocks that hold these sequences, read from the chunk files directly."""
-    chunk, block = order.slots(sequence)
-    width, dtype = geometry.sequence_tokens, geometry.dtype
+    chunk, block = split.order.slots(sequence)
+    width, dtype = split.geometry.sequence_tokens, split.geometry.dtype
     out = np.empty((len(sequence), width), dtype=np.dtype(dtype).newbyteorder("<"))
     for c in np.unique(chunk).tolist():
         rows = np.flatnonzero(chunk == c)
-        out[rows] = _chunk(build / split / chunk_name(c), width, dtype)[block[rows]]
+        out[rows] = _chunk(split.folder / chunk_name(c), width, dtype)[block[rows]]
     return out
 
 
@@ -143,44 +173,30 @@ def _spans(order: TrainingOrder) -> Iterator[tuple[int, int, int]]:
             yield rank, first, count
 
 
-def _check_span(
-    build: Path,
-    split: str,
-    order: TrainingOrder,
-    geometry: Geometry,
-    rank: int,
-    first: int,
-    count: int,
-) -> tuple[list[str], int]:
-    n_read = 0
-    for iteration, batch in enumerate(
-        read_batches(build, split, order.topology, rank, first, count), start=first
-    ):
+def _check_span(split: _Split, rank: int, first: int, count: int) -> tuple[list[str], int]:
+    """Compares some micro-batches of a rank with the order; counts sequences."""
+    topology, n_read = split.order.topology, 0
+    batches = read_batches(split.build, split.name, topology, rank, first, count)
+    for iteration, batch in enumerate(batches, start=first):
         n_read += 1
-        expected = _expected(build, split, order, geometry, rank, iteration)
-        if not np.array_equal(batch, expected):
+        if not np.array_equal(batch, _expected(split, rank, iteration)):
             return [
-                f"{build / split}: the stock loader gives rank {rank} another micro-batch "
-                f"{iteration} than the "
-                f"training order predicts"
-            ], n_read
+                f"{split.folder}: the stock loader gives rank {rank} another micro-batch "
+                f"{iteration} than the training order predicts"
+            ], n_read * topology.micro_batch
     if n_read < count:
         return [
-            f"{build / split}: the stock loader gives rank {rank} {n_read} micro-batches from "
-            f"{first} on, "
-            f"{count} were expected"
-        ], n_read
-    return [], n_read
+            f"{split.folder}: the stock loader gives rank {rank} {n_read} micro-batches from "
+            f"{first} on, {count} were expected"
+        ], n_read * topology.micro_batch
+    return [], n_read * topology.micro_batch
 
 
-def _expected(
-    build: Path, split: str, order: TrainingOrder, geometry: Geometry, rank: int, iteration: int
-) -> Tokens:
+def _expected(split: _Split, rank: int, iteration: int) -> Tokens:
     """Returns the micro-batch that the order predicts, read from the chunk files directly."""
-    topology = order.topology
+    topology = split.order.topology
     begin = (iteration * topology.ranks + rank) * topology.micro_batch
-    sequence = np.arange(begin, begin + topology.micro_batch)
-    return _blocks(build, split, order, geometry, sequence)
+    return _blocks(split, np.arange(begin, begin + topology.micro_batch))
 
 
 @lru_cache(maxsize=64)

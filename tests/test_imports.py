@@ -50,6 +50,15 @@ if __name__ == "__main__":
     print("loaded:", *(name for name in ("numpy", "pandas") if name in sys.modules))
 """
 
+VERIFY = """
+import sys
+from pathlib import Path
+from mixctl.shards.verify import verify
+if __name__ == "__main__":
+    report = verify(Path(sys.argv[1]), full=sys.argv[2] == "full")
+    print(report.batches, *(name for name in ("torch", "litdata") if name in sys.modules))
+"""
+
 
 def imported_packages(source: str, package: str) -> set[str]:
     """Returns which of mixctl's packages the source imports, inside functions too."""
@@ -114,3 +123,16 @@ def test_a_build_imports_no_pandas(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded: numpy"
+
+
+def test_verify_leaves_torch_to_another_process(tmp_path: Path) -> None:
+    from mixctl.pipeline.build import build
+    from mixctl.shards.verify import verify
+
+    out = tmp_path / "out"
+    build(Workspace(tmp_path / "work").mix(name="built.yaml"), out, workers=1)
+    for how in ("sample", "full"):
+        command = [sys.executable, "-c", VERIFY, str(out), how]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [str(verify(out, full=how == "full").batches)]

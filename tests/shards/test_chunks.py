@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from blake3 import blake3
 from xxhash import xxh3_64
 
 from mixctl.shards import chunks
+from mixctl.shards.errors import InputError
 from tests.support.slots import coded_blocks, read_slots, write_slots
 
 DTYPES = ["uint16", "uint32"]
@@ -144,3 +146,42 @@ def test_a_chunk_of_more_or_fewer_blocks_than_announced_is_not_left(tmp_path, n_
             for row in range(n_blocks):
                 writer.write(blocks[row : row + 1], digest_blocks=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_at_once", [1, 3, 8])
+def test_a_chunk_read_in_pieces_is_the_chunk(tmp_path, dtype, n_at_once, monkeypatch):
+    """Blocks as they were written, and the digest of the file as it lies on disk."""
+    monkeypatch.setattr(chunks, "_READ_BYTES", 10)  # a block is cut by it
+    blocks = coded_blocks(np.arange(8), 7, 50, dtype)
+    (tmp_path / "a.bin").write_bytes(chunks.chunk_bytes(blocks))
+    with chunks.chunk_reader(tmp_path / "a.bin", 7, dtype) as reader:
+        assert (reader.n_blocks, reader.block_bytes) == (8, 7 * np.dtype(dtype).itemsize)
+        for first in range(0, 8, n_at_once):
+            piece = blocks[first : first + n_at_once]
+            assert np.array_equal(reader.read(len(piece)), piece)
+        data = (tmp_path / "a.bin").read_bytes()
+        assert reader.hexdigest() == blake3(data).hexdigest(length=16)
+
+
+def test_what_is_no_chunk_is_not_read(tmp_path):
+    path, data = tmp_path / "a.bin", chunks.chunk_bytes(np.zeros((3, 50), dtype="<u2"))
+    for wrong in (data[:-1], data + b"\0", data[:12], data[:5], b""):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=f"{len(wrong)} bytes are not whole blocks"):
+            with chunks.chunk_reader(path, 50, "uint16"):
+                pass
+    path.write_bytes(b"\2" + data[1:])
+    with pytest.raises(InputError, match="its header is not that of a chunk of tokens"):
+        with chunks.chunk_reader(path, 50, "uint16"):
+            pass
+
+
+def test_a_chunk_that_becomes_shorter_meanwhile_is_said(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(chunks.chunk_bytes(np.zeros((3, 50), dtype="<u2")))
+    with chunks.chunk_reader(path, 50, "uint16") as reader:
+        reader.read(1)
+        os.truncate(path, 12 + 150)
+        with pytest.raises(ValueError, match=r"a\.bin: ends before its last block"):
+            reader.read(2)

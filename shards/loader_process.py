@@ -1,0 +1,100 @@
+"""The check of the stock loader in a process of its own, while chunks are looked at.
+
+Importing torch and litdata takes over a second, and a loader waits a tenth of a second for its
+first chunk. So they are imported by another process, which begins when `verify` does, and in it
+the loaders are read by some processes side by side. Where litdata is there already nothing of
+this is done, and where the process ends without an answer (it may not be allowed, or killed) the
+check is made again by the one that asked: what it says, then, is what it would have said alone.
+
+    verify                 digests, chunks, placements ---------- findings -> verified
+    the other process      imports ------ loaders ------ findings /
+
+Price: a tenth of a second of processor more; a second less by the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+
+from mixctl.shards.record import BuildRecord, read_record
+from mixctl.shards.verify_loader import check_loader
+
+_LOADERS = 4
+"""that are read side by side: they wait more than they work"""
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[3:]; from mixctl.shards.loader_process import main; main()"
+)
+
+
+class LoaderCheck:
+    """The check of the stock loader, begun; a context, at whose end its process has ended."""
+
+    def __init__(self, build: Path, record: BuildRecord, full: bool) -> None:
+        """Begins; the files of the build are known to be there."""
+        self._build, self._record, self._full = build, record, full
+        self._process = None if "litdata" in sys.modules else _begun(build, full)
+
+    def __enter__(self) -> LoaderCheck:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Ends the process and those that it has begun, when it has not ended."""
+        if self._process is not None and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+
+    def result(self) -> tuple[list[str], int]:
+        """Returns (findings, batches read), as `check_loader` does, and raises what it raises."""
+        answer = b"" if self._process is None else self._process.communicate()[0]
+        try:
+            findings, n_batches = json.loads(answer)
+        except ValueError:
+            return check_loader(self._build, self._record, self._full)
+        return findings, n_batches
+
+
+def _begun(build: Path, full: bool) -> subprocess.Popen[bytes] | None:
+    """Returns the process, which imports what this one would; None when there cannot be one."""
+    how = "full" if full else "sample"
+    command = [sys.executable, "-c", _PROGRAM, str(build), how, *sys.path]
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+
+
+def main() -> None:
+    """Writes findings and batches of the build that the arguments name, as JSON."""
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    build, full = Path(sys.argv[1]), sys.argv[2] == "full"
+    record = read_record(build)
+    import litdata  # noqa: F401  (the processes of the pool have it from here)
+
+    with ProcessPoolExecutor(_LOADERS, mp_context=get_context("fork")) as pool:
+        result = check_loader(build, record, full, pool.map)
+    with open(answer, "wb") as file:
+        file.write(json.dumps(result).encode())
+    os._exit(0)  # Python takes a quarter of a second to take torch apart

@@ -1,0 +1,95 @@
+"""The stock loader checked by another process: it says what a check in this one says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import litdata  # noqa: F401  (all of it: what is missing is imported again)
+import pytest
+
+from mixctl.shards import loader_process
+from mixctl.shards.layout import train_layout, val_layout
+from mixctl.shards.loader_process import LoaderCheck
+from mixctl.shards.record import BuildRecord, Geometry, write_record
+from mixctl.shards.verify_loader import check_loader
+from tests.support.sample import record, topology
+from tests.support.slots import write_slots
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, BuildRecord]:
+    """Returns a folder with train/ and val/ and its record; the loader is checked elsewhere."""
+    sample, folder = topology(max_tokens=16 * 8 * 20), tmp_path / "build"
+    size = 8 * sample.sequence_tokens * 2
+    layout, val = train_layout(sample, 2, size), val_layout(sample, 32, 2, size)
+    write_slots(folder / "train", layout, sample.sequence_tokens)
+    write_slots(folder / "val", val, sample.sequence_tokens)
+    geometry = Geometry.of(sample, layout, val, 32, "uint16")
+    made = record(geometry=geometry.model_dump(), control=False)
+    write_record(folder, made)
+    monkeypatch.delitem(sys.modules, "litdata")
+    return folder, made
+
+
+def not_here(*given: object) -> None:
+    raise AssertionError("the check was made in this process")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_it_says_what_a_check_here_says(build, full, monkeypatch, tmp_path) -> None:
+    """Of a sound build, and of one whose index has two chunks in each other's place."""
+    folder, made = build[0].relative_to(tmp_path), build[1]
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported from the folder of the user')")
+    monkeypatch.chdir(tmp_path)
+    for sound in (True, False):
+        if not sound:
+            swap_chunks(folder / "train/index.json")
+        expected = check_loader(folder, made, full)
+        assert (expected[0] == []) == sound and expected[1] > 0
+        with monkeypatch.context() as patch:
+            patch.setattr(loader_process, "check_loader", not_here)
+            with LoaderCheck(folder, made, full) as check:
+                assert check.result() == expected
+
+
+def swap_chunks(index: Path) -> None:
+    content = json.loads(index.read_text())
+    names = [chunk["filename"] for chunk in content["chunks"]]
+    for chunk, name in zip(content["chunks"], [names[1], names[0], *names[2:]], strict=True):
+        chunk["filename"] = name
+    index.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit(1)", "print('no answer')", "print('[[]')"])
+def test_where_it_gives_no_answer_the_check_is_made_here(build, program, monkeypatch) -> None:
+    monkeypatch.setattr(loader_process, "_PROGRAM", program)
+    with LoaderCheck(*build, full=False) as check:
+        assert check.result() == check_loader(*build, full=False)
+
+
+def test_where_there_can_be_no_process_the_check_is_made_here(build, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with LoaderCheck(*build, full=False) as check:
+        assert check.result() == check_loader(*build, full=False)
+
+
+def test_what_it_raises_is_raised_here(build) -> None:
+    """The process cannot even read the record: what comes of it is what comes of it here."""
+    folder, made = build
+    (folder / "train/index.json").unlink()
+    with pytest.raises(Exception, match="train") as alone:
+        check_loader(folder, made, full=False)
+    with LoaderCheck(folder, made, full=False) as check, pytest.raises(type(alone.value)):
+        check.result()
+
+
+def test_whoever_leaves_leaves_no_process_behind(build) -> None:
+    with pytest.raises(KeyboardInterrupt), LoaderCheck(*build, full=True) as check:
+        group = check._process.pid  # which leads a session, so that Ctrl-C is no matter of its own
+        assert os.getpgid(group) == group
+        raise KeyboardInterrupt
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
