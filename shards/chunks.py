@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedWriter, FileIO
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ from mixctl.shards.files import EarlySync, FileDigest, replacing
 
 HEADER_BYTES = 12
 _WRITE_BYTES = 1 << 20
-_READ_BYTES = 1 << 20
 INDEX_NAME = "index.json"
 _NUMPY_FORMAT = {"uint16": "no_header_numpy:5", "uint32": "no_header_numpy:6"}
 
@@ -207,6 +206,20 @@ def _count_blocks(path: Path, n_bytes: int, block_bytes: int) -> int:
     return n_blocks
 
 
+class Room:
+    """Memory for what is read, used again and again: new memory costs as much as the reading."""
+
+    def __init__(self) -> None:
+        """Begins with nothing."""
+        self._held = np.empty(0, dtype=np.uint8)
+
+    def first(self, n_bytes: int) -> memoryview:
+        """Returns so many bytes of it, whatever they hold."""
+        if len(self._held) < n_bytes:
+            self._held = np.empty(n_bytes, dtype=np.uint8)
+        return self._held[:n_bytes].data
+
+
 class ChunkReader:
     """Reads the blocks of one chunk file some at a time, and digests them on the way.
 
@@ -214,24 +227,25 @@ class ChunkReader:
     still has them. A map of the file costs more: each of its pages is brought in and given back.
     """
 
-    def __init__(self, path: Path, file: FileIO, sequence_tokens: int, dtype: str) -> None:
+    def __init__(
+        self, path: Path, file: BufferedReader, sequence_tokens: int, dtype: str, room: Room
+    ) -> None:
         """Takes the file at its beginning; reads the header.
 
         Raises:
             ValueError: when the file is not a whole number of blocks behind the header.
             InputError: when the header is not that of a chunk of tokens.
         """
-        self.path, self._file = path, file
+        self.path, self._file, self._room = path, file, room
         self._shape, self._dtype = (-1, sequence_tokens), np.dtype(dtype).newbyteorder("<")
         self.block_bytes = sequence_tokens * self._dtype.itemsize
         self.n_blocks = _count_blocks(path, os.fstat(file.fileno()).st_size, self.block_bytes)
-        self._room = bytearray(HEADER_BYTES)
         self._digest = FileDigest()
         if self._filled(HEADER_BYTES) != header(self.n_blocks * self.block_bytes):
             raise InputError(f"{path}: its header is not that of a chunk of tokens")
 
     def read(self, n_blocks: int) -> Tokens:
-        """Returns the next blocks, shape (n_blocks, sequence_tokens); good until the next call.
+        """Returns the next blocks, shape (n_blocks, sequence_tokens), until the room is used again.
 
         Raises:
             ValueError: when the file ends before.
@@ -245,20 +259,26 @@ class ChunkReader:
         return self._digest.hexdigest()
 
     def _filled(self, n_bytes: int) -> memoryview:
-        """Returns the next bytes of the file, in the room that is used again."""
-        if len(self._room) < n_bytes:
-            self._room = bytearray(n_bytes)
-        room = memoryview(self._room)[:n_bytes]
-        for at in range(0, n_bytes, _READ_BYTES):
-            part = room[at : at + _READ_BYTES]
-            if self._file.readinto(part) != len(part):
-                raise ValueError(f"{self.path}: ends before its last block")
-            self._digest.update(part)
+        """Returns the next bytes of the file, in the room that is used again.
+
+        One call reads all of them and one digests them: between calls threads wait for each other.
+        """
+        room = self._room.first(n_bytes)
+        if self._file.readinto(room) != n_bytes:
+            raise ValueError(f"{self.path}: ends before its last block")
+        self._digest.update(room)
         return room
 
 
 @contextmanager
-def chunk_reader(path: Path, sequence_tokens: int, dtype: str) -> Iterator[ChunkReader]:
-    """Yields the reader of a chunk file; raises as `ChunkReader` does."""
-    with path.open("rb", buffering=0) as file:
-        yield ChunkReader(path, file, sequence_tokens, dtype)
+def chunk_reader(path: Path, sequence_tokens: int, dtype: str, room: Room) -> Iterator[ChunkReader]:
+    """Yields the reader of a chunk file, which raises as `ChunkReader` does.
+
+    Args:
+        path: of the file.
+        sequence_tokens: of a block.
+        dtype: of a token.
+        room: where what is read lies; no other reader has it meanwhile.
+    """
+    with path.open("rb") as file:
+        yield ChunkReader(path, file, sequence_tokens, dtype, room)

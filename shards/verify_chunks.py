@@ -22,12 +22,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import local
 
 import numpy as np
 import pyarrow as pa
 
 from mixctl.shards.chunks import (
     ChunkReader,
+    Room,
     Tokens,
     block_digests,
     chunk_name,
@@ -53,6 +55,13 @@ SAMPLE_BLOCKS = 2048
 _PIECE_BYTES = 1 << 22
 
 
+class _Rooms(local):
+    """Where the pieces of a run and of its twin are read to, of each thread its own."""
+
+    def __init__(self) -> None:
+        self.two = (Room(), Room())
+
+
 @dataclass(frozen=True)
 class _Tables:
     """The manifest, ready to be looked up by chunk.
@@ -66,6 +75,7 @@ class _Tables:
         replaced: sequence -> digest of the base data that it holds instead.
         forbidden: what searches for strings that must occur nowhere.
         digests: of the blocks.
+        rooms: where each thread reads to.
     """
 
     rows: pa.Table
@@ -76,6 +86,7 @@ class _Tables:
     replaced: dict[int, str]
     forbidden: TokenSearch | None
     digests: BlockDigests
+    rooms: _Rooms
 
 
 def check_chunks(
@@ -123,6 +134,7 @@ def _tables(
         replaced=dict(zip(sequence, digest, strict=True)),
         forbidden=_forbidden(items, record.absent),
         digests=BlockDigests(build),
+        rooms=_Rooms(),
     )
 
 
@@ -153,9 +165,9 @@ def _check_readable(
     with ExitStack() as opened:
         readers = [
             opened.enter_context(
-                chunk_reader(build / one, geometry.sequence_tokens, geometry.dtype)
+                chunk_reader(build / one, geometry.sequence_tokens, geometry.dtype, room)
             )
-            for one in names
+            for one, room in zip(names, tables.rooms.two, strict=False)
         ]
         findings = _check_counts(readers, geometry.blocks_per_chunk)
         if len({reader.n_blocks for reader in readers}) > 1:

@@ -150,12 +150,11 @@ def test_a_chunk_of_more_or_fewer_blocks_than_announced_is_not_left(tmp_path, n_
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_at_once", [1, 3, 8])
-def test_a_chunk_read_in_pieces_is_the_chunk(tmp_path, dtype, n_at_once, monkeypatch):
+def test_a_chunk_read_in_pieces_is_the_chunk(tmp_path, dtype, n_at_once):
     """Blocks as they were written, and the digest of the file as it lies on disk."""
-    monkeypatch.setattr(chunks, "_READ_BYTES", 10)  # a block is cut by it
     blocks = coded_blocks(np.arange(8), 7, 50, dtype)
     (tmp_path / "a.bin").write_bytes(chunks.chunk_bytes(blocks))
-    with chunks.chunk_reader(tmp_path / "a.bin", 7, dtype) as reader:
+    with chunks.chunk_reader(tmp_path / "a.bin", 7, dtype, chunks.Room()) as reader:
         assert (reader.n_blocks, reader.block_bytes) == (8, 7 * np.dtype(dtype).itemsize)
         for first in range(0, 8, n_at_once):
             piece = blocks[first : first + n_at_once]
@@ -169,19 +168,19 @@ def test_what_is_no_chunk_is_not_read(tmp_path):
     for wrong in (data[:-1], data + b"\0", data[:12], data[:5], b""):
         path.write_bytes(wrong)
         with pytest.raises(ValueError, match=f"{len(wrong)} bytes are not whole blocks"):
-            with chunks.chunk_reader(path, 50, "uint16"):
+            with chunks.chunk_reader(path, 50, "uint16", chunks.Room()):
                 pass
     path.write_bytes(b"\2" + data[1:])
     with pytest.raises(InputError, match="its header is not that of a chunk of tokens"):
-        with chunks.chunk_reader(path, 50, "uint16"):
+        with chunks.chunk_reader(path, 50, "uint16", chunks.Room()):
             pass
 
 
 def test_a_chunk_that_becomes_shorter_meanwhile_is_said(tmp_path):
     path = tmp_path / "a.bin"
-    path.write_bytes(chunks.chunk_bytes(np.zeros((3, 50), dtype="<u2")))
-    with chunks.chunk_reader(path, 50, "uint16") as reader:
+    path.write_bytes(chunks.chunk_bytes(np.zeros((3, 50_000), dtype="<u2")))
+    with chunks.chunk_reader(path, 50_000, "uint16", chunks.Room()) as reader:
         reader.read(1)
-        os.truncate(path, 12 + 150)
+        os.truncate(path, 12 + 150_000)
         with pytest.raises(ValueError, match=r"a\.bin: ends before its last block"):
             reader.read(2)
