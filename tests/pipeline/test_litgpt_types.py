@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def places():
 @given(st.lists(st.tuples(st.sampled_from(places()), VALUES), max_size=4))
 def test_the_parser_takes_whatever_is_plain(changes):
     config = a_config()
-    for (section, key), value in changes:
+    for (section, key), value in deepcopy(changes):  # else one of VALUES comes to hold itself
         if section is None:
             config[key] = value
         elif isinstance(config.setdefault(section, {}), dict):
