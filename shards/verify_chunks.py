@@ -31,7 +31,6 @@ from mixctl.shards.chunks import (
     ChunkReader,
     Room,
     Tokens,
-    block_digests,
     chunk_name,
     chunk_reader,
 )
@@ -227,6 +226,7 @@ class _ChunkCheck:
             if twin is not None and self.difference is None:
                 changes = self.changes.between(low, high)
                 self.difference = first_difference(piece, other, first, changes, replaced, self.eod)
+            self.digests += run.block_digests(stop - first)
             self._look_at_run(piece, first, self.placed.between(low, high), replaced)
         if self.difference is not None:
             self.findings.append(differs(self.path, *self.difference))
@@ -237,7 +237,6 @@ class _ChunkCheck:
 
     def _look_at_run(self, tokens: Tokens, first: int, placed: Placed, replaced: set[int]) -> None:
         """Looks at some blocks of the run, with what was placed in them."""
-        self.digests += block_digests(tokens)
         self.n_placements += len(placed.block)
         items = self.tables.items
         self.findings += check_payloads(self.path, tokens, first, placed, items, self.eod)

@@ -159,8 +159,21 @@ def test_a_chunk_read_in_pieces_is_the_chunk(tmp_path, dtype, n_at_once):
         for first in range(0, 8, n_at_once):
             piece = blocks[first : first + n_at_once]
             assert np.array_equal(reader.read(len(piece)), piece)
+            single = [xxh3_64(row.tobytes()).hexdigest() for row in piece]
+            assert reader.block_digests(len(piece)) == single
         data = (tmp_path / "a.bin").read_bytes()
         assert reader.hexdigest() == blake3(data).hexdigest(length=16)
+
+
+def test_a_room_is_good_for_chunks_of_any_shape(tmp_path):
+    """Larger pieces than before, smaller ones, blocks of another width; all by one room."""
+    room = chunks.Room()
+    for width, n_blocks in ((7, 2), (7, 6), (5, 3), (9, 6), (7, 1)):
+        blocks = coded_blocks(np.arange(n_blocks), width, 50, "uint16")
+        (tmp_path / "a.bin").write_bytes(chunks.chunk_bytes(blocks))
+        with chunks.chunk_reader(tmp_path / "a.bin", width, "uint16", room) as reader:
+            assert np.array_equal(reader.read(n_blocks), blocks)
+            assert reader.block_digests(n_blocks) == chunks.block_digests(blocks)
 
 
 def test_what_is_no_chunk_is_not_read(tmp_path):
