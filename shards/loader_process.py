@@ -64,7 +64,7 @@ class LoaderCheck:
         answer = b"" if self._process is None else self._process.communicate()[0]
         try:
             findings, n_batches = json.loads(answer)
-        except ValueError:
+        except (TypeError, ValueError):
             return check_loader(self._build, self._record, self._full)
         return findings, n_batches
 

@@ -63,7 +63,9 @@ def swap_chunks(index: Path) -> None:
     index.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("program", ["raise SystemExit(1)", "print('no answer')", "print('[[]')"])
+@pytest.mark.parametrize(
+    "program", ["raise SystemExit(1)", "print('no answer')", "print('[[]')", "print(7)"]
+)
 def test_where_it_gives_no_answer_the_check_is_made_here(build, program, monkeypatch) -> None:
     monkeypatch.setattr(loader_process, "_PROGRAM", program)
     with LoaderCheck(*build, full=False) as check:
