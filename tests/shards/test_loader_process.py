@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import litdata  # noqa: F401  (all of it: what is missing is imported again)
@@ -13,7 +15,7 @@ import pytest
 from mixctl.shards import loader_process
 from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.loader_process import LoaderCheck
-from mixctl.shards.record import BuildRecord, Geometry, write_record
+from mixctl.shards.record import BuildRecord, Geometry, read_record, write_record
 from mixctl.shards.verify_loader import check_loader
 from tests.support.sample import record, topology
 from tests.support.slots import write_slots
@@ -28,8 +30,8 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, BuildR
     write_slots(folder / "train", layout, sample.sequence_tokens)
     write_slots(folder / "val", val, sample.sequence_tokens)
     geometry = Geometry.of(sample, layout, val, 32, "uint16")
-    made = record(geometry=geometry.model_dump(), control=False)
-    write_record(folder, made)
+    write_record(folder, record(geometry=geometry.model_dump(), control=False))
+    made = read_record(folder)
     monkeypatch.delitem(sys.modules, "litdata")
     return folder, made
 
@@ -95,3 +97,47 @@ def test_whoever_leaves_leaves_no_process_behind(build) -> None:
         raise KeyboardInterrupt
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
+
+
+def group_is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def pool_of(leader: int) -> list[int]:
+    """Returns the processes that the process has begun, once there are some."""
+    for _ in range(400):
+        children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+        if children:
+            return [int(child) for child in children]
+        time.sleep(0.02)
+    raise AssertionError("it began no process")
+
+
+def test_where_it_is_killed_the_check_is_made_here_and_nothing_is_left(build) -> None:
+    """Also when it has begun processes of its own, which would wait for it for ever."""
+    with LoaderCheck(*build, full=True) as check:
+        leader = check._process.pid
+        assert pool_of(leader)
+        os.kill(leader, signal.SIGKILL)
+        assert check.result() == check_loader(*build, full=True)
+        assert not group_is_there(leader)
+
+
+def test_it_ends_when_whoever_asks_has_ended(build) -> None:
+    with LoaderCheck(*build, full=True) as check:
+        leader = check._process.pid
+        assert pool_of(leader)
+        check._process.stdin.close()  # as the end of this process would
+        check._process.wait(timeout=10)
+        assert check._process.returncode == -signal.SIGKILL
+
+
+def test_another_record_is_not_answered_for(build, monkeypatch) -> None:
+    folder, made = build
+    other = made.model_copy(update={"self_digest": "another"})
+    with LoaderCheck(folder, other, full=False) as check:
+        assert check._process.stdout.read() == b""
