@@ -24,7 +24,6 @@ from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
 
 from mixctl.shards.record import RECORD_NAME, BuildRecord, parse_record
 from mixctl.shards.verify_loader import check_loader
@@ -37,23 +36,14 @@ _PROGRAM = (
 
 
 class LoaderCheck:
-    """The check of the stock loader, begun; a context, at whose end its processes have ended."""
+    """The check of the stock loader, begun; to be closed: then its processes have ended."""
 
     def __init__(self, build: Path, record: BuildRecord, full: bool) -> None:
         """Begins; the files of the build are known to be there."""
         self._build, self._record, self._full = build, record, full
         self._process = None if "litdata" in sys.modules else _begun(build, record, full)
 
-    def __enter__(self) -> LoaderCheck:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Ends the process and those that it has begun, when they have not ended."""
         self._answer(wanted=False)
 

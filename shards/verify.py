@@ -17,6 +17,7 @@ sample, in bounded time.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     report.findings += findings
     report.raise_findings()
     report.moved_from = moved_from(build)
-    with LoaderCheck(build, record, full) as loader:
+    with closing(LoaderCheck(build, record, full)) as loader:
         _check_contents(build, record, full, report)
         findings, report.batches = loader.result()
     report.findings += findings
