@@ -6,7 +6,8 @@ texts as UTF-8 end to end with where each of them ends.
 
     arrow_column(["a", None, "bc"], pa.string())    text "abc", ends 0 1 1 3, there: yes no yes
 
-Price: as `pa.array`, and the encoded texts once more; for pieces of some thousand rows.
+Price: a twentieth of a microsecond a text of ASCII, more for others, and the texts once more in
+memory; for pieces of some thousand rows.
 """
 
 from __future__ import annotations
@@ -48,17 +49,24 @@ def arrow_column(
 
 
 def _texts(values: Sequence[object] | NDArray[np.generic]) -> pa.Array | pa.ChunkedArray:
-    texts = [None if value is None else cast(str, value).encode() for value in values]
-    ends = np.cumsum([0, *(len(text or b"") for text in texts)], dtype=np.int64)
+    """Returns the texts; where all are ASCII, none of them is looked at but for its length."""
+    column = list(values)
+    there = np.ones(len(column), dtype=np.bool_)
+    if column.count(None):
+        there[:] = [value is not None for value in column]
+    texts = cast(list[str], [value for value in column if value is not None])
+    joined = "".join(texts)
+    ends = np.zeros(len(column) + 1, dtype=np.int64)
+    ends[1:][there] = [*map(len, texts if joined.isascii() else map(str.encode, texts))]
+    np.cumsum(ends, out=ends)
     if ends[-1] > _MOST_TEXT_BYTES:
         return pa.array(values, pa.string())
-    there = np.array([text is not None for text in texts], dtype=np.bool_)
     buffers = [
         None if there.all() else _bits(there),
         pa.py_buffer(ends.astype(np.int32)),
-        pa.py_buffer(b"".join(text or b"" for text in texts)),
+        pa.py_buffer(joined.encode()),
     ]
-    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+    return pa.Array.from_buffers(pa.string(), len(column), buffers)
 
 
 def _numbers(values: NDArray[np.generic], dtype: np.dtype) -> NDArray[np.generic]:

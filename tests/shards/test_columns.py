@@ -79,5 +79,5 @@ def test_too_much_text_for_one_array_is_left_to_arrow(monkeypatch: pytest.Monkey
 
 
 def test_what_is_no_text_is_refused() -> None:
-    with pytest.raises(AttributeError, match="'int' object has no attribute 'encode'"):
+    with pytest.raises(TypeError, match="sequence item 1: expected str instance, int found"):
         arrow_column(["a", 3], pa.string())
