@@ -72,9 +72,11 @@ def change_blocks(
         blocks, row = np.unique(placed.row, return_inverse=True)
         old = build.chunk(chunk)[blocks]
         new = old.copy()
-        apply_placements(
-            new, placed.moved(row.astype(np.int64)), overlay.pool, stream, plan.encoder.eod_id
-        )
+        here = placed.moved(row.astype(np.int64))
+        taken = here.where(here.source >= 0)
+        if len(taken.row):
+            new[taken.row] = stream.training(taken.source)
+        apply_placements(new, here, overlay.pool, plan.encoder.eod_id)
         late = has_late_digest(placed)
         marked = zip(placed.number[late].tolist(), new[row[late]], strict=True)
         changed.late.update((number, payload_digest(tokens)) for number, tokens in marked)

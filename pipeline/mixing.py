@@ -12,7 +12,8 @@ strings found in what was written.
 A task takes chunks that are read one after another in training, so that they share their windows of
 the base stream, which are read once into the page cache.
 
-Price: memory of one chunk and the digests of its blocks; placements and tables are mapped.
+Price: memory of one chunk, the digests of its blocks, and those of them that are exchanged;
+placements and tables are mapped.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ def _write_train(source: MixSource, chunk: int) -> None:
     stream = _stream(source.base)
     stream.read_ahead(sequence)
     placed = _placements(source.overlay).of(chunk).by_row()
+    exchanged = _Exchanged.of(_placements(source.overlay), sequence, placed, stream)
     n, first = len(sequence), 0
     twin = _output(source, CONTROL, chunk, n) if source.control else nullcontext()
     with _output(source, TRAIN, chunk, n) as run, twin as control:
@@ -177,20 +179,41 @@ def _write_train(source: MixSource, chunk: int) -> None:
             rows = slice(first, first + len(blocks))
             if control is not None:
                 control.writer.write(blocks, digest_blocks=False)
-            _write_run(source, run, blocks, sequence[rows], placed.in_rows(rows))
+            exchanged.write_to(blocks, rows)
+            _write_run(source, run, blocks, placed.in_rows(rows))
             first = rows.stop
 
 
-def _write_run(
-    source: MixSource, run: _Output, blocks: Tokens, sequence: I64, placed: Placed
-) -> None:
-    """Writes some blocks of train/, given as the base tokens of their sequences."""
-    placements, stream = _placements(source.overlay), _stream(source.base)
-    content = placements.replacements.content(sequence)
-    replaced = content != sequence
-    if replaced.any():
-        blocks[replaced] = stream.training(content[replaced])
-    apply_placements(blocks, placed, placements.pool, stream, source.eod_id)
+@dataclass(frozen=True)
+class _Exchanged:
+    """The blocks of a chunk that hold other base data than their own: purged, or taken from there.
+
+    They are gathered together: to gather the few of a piece takes as long.
+    """
+
+    row: I64
+    tokens: Tokens
+
+    @staticmethod
+    def of(
+        placements: ChunkPlacements, sequence: I64, placed: Placed, stream: BaseTokens
+    ) -> _Exchanged:
+        """Returns those of the blocks that are these sequences, with what is placed in them."""
+        content = np.array(placements.replacements.content(sequence))
+        taken = placed.where(placed.source >= 0)
+        content[taken.row] = taken.source
+        row = np.flatnonzero(content != sequence)
+        return _Exchanged(row, stream.training(content[row]))
+
+    def write_to(self, blocks: Tokens, rows: slice) -> None:
+        """Writes those among some rows of the chunk over what their blocks held."""
+        low, high = np.searchsorted(self.row, [rows.start, rows.stop])
+        blocks[self.row[low:high] - rows.start] = self.tokens[low:high]
+
+
+def _write_run(source: MixSource, run: _Output, blocks: Tokens, placed: Placed) -> None:
+    """Writes some blocks of train/, given as the base tokens that they hold."""
+    apply_placements(blocks, placed, _placements(source.overlay).pool, source.eod_id)
     late = placed.where(has_late_digest(placed))
     digests = [payload_digest(blocks[row]) for row in late.row]
     run.payloads += zip(late.number.tolist(), digests, strict=True)
@@ -199,13 +222,11 @@ def _write_run(
     run.writer.write(blocks, digest_blocks=True)
 
 
-def apply_placements(
-    blocks: Tokens, placed: Placed, pool: PayloadPool, stream: BaseTokens, eod: int
-) -> None:
-    """Writes placements into their blocks, in place; `row` says which of `blocks`."""
-    taken = placed.where(placed.source >= 0)
-    if len(taken.row):
-        blocks[taken.row] = stream.training(taken.source)
+def apply_placements(blocks: Tokens, placed: Placed, pool: PayloadPool, eod: int) -> None:
+    """Writes payloads into their blocks, in place; `row` says which of `blocks`.
+
+    Where base data is placed, the block holds it already.
+    """
     spliced = placed.where(placed.mode == BOUNDARY)
     make_room(blocks, spliced.row, spliced.offset, spliced.length, eod)
     whole = (placed.mode == SEQUENCE) | (placed.mode == BATCH)

@@ -56,19 +56,27 @@ def streams(names: Sequence[str], *prefix: str | int) -> U64:
 
 def mix(values: U64) -> U64:
     """Returns a bijective scramble of 64-bit values (SplitMix64's finaliser)."""
-    with np.errstate(over="ignore"):
-        z = values + _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
+    return _mixed(np.array(values, dtype=np.uint64))
+
+
+def _mixed(z: U64) -> U64:
+    """Returns the array, scrambled in place: memory that is new costs more than the arithmetic."""
+    z += _GOLDEN
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def bits(key: int | U64, counter: int | I64 | U64) -> U64:
     """Returns 64 random bits for each (key, counter), broadcast together."""
     keys = np.asarray(key, dtype=np.uint64)
     counters = np.asarray(counter).astype(np.uint64)
-    with np.errstate(over="ignore"):
-        return np.asarray(mix(mix(counters * _GOLDEN ^ keys) + keys), dtype=np.uint64)
+    z = _mixed(np.asarray(counters * _GOLDEN ^ keys))
+    z += keys
+    return _mixed(z)
 
 
 def below(random_bits: U64, limit: int | I64) -> I64:
@@ -87,5 +95,13 @@ def below(random_bits: U64, limit: int | I64) -> I64:
 
 
 def shuffled(n: int, key: int) -> I64:
-    """Returns a random permutation of 0..n-1 (int64): the ranks of n draws of the stream."""
-    return np.argsort(bits(key, np.arange(n)), kind="stable").astype(np.int64)
+    """Returns a random permutation of 0..n-1 (int64): the ranks of n draws of the stream.
+
+    Equal draws keep their order; since among 2^32 draws they are rare, the sort need not keep it.
+    """
+    drawn = bits(key, np.arange(n))
+    order = np.argsort(drawn)
+    ranked = drawn[order]
+    if (ranked[1:] == ranked[:-1]).any():
+        order = np.argsort(drawn, kind="stable")
+    return order.astype(np.int64)

@@ -64,14 +64,20 @@ def _apply(values: I64, n: int, key: int, inverse: bool) -> I64:
     if values.size and (values.min() < 0 or values.max() >= n):
         raise ValueError(f"values must lie in [0, {n}), got {values.min()}..{values.max()}")
     if n <= _TABLE_LIMIT:
-        return _table(n, key, inverse)[values]
+        return (_inverse_table if inverse else _table)(n, key)[values]
     return _walk(values, n, key, inverse)
 
 
-@lru_cache(maxsize=8)
-def _table(n: int, key: int, inverse: bool) -> I64:
-    table = shuffled(n, key)
-    return np.argsort(table) if inverse else table
+@lru_cache(maxsize=4)
+def _table(n: int, key: int) -> I64:
+    return shuffled(n, key)
+
+
+@lru_cache(maxsize=4)
+def _inverse_table(n: int, key: int) -> I64:
+    inverse = np.empty(n, dtype=np.int64)
+    inverse[_table(n, key)] = np.arange(n)
+    return inverse
 
 
 def _walk(values: I64, n: int, key: int, inverse: bool) -> I64:

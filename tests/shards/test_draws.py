@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from mixctl.shards import draws
 from mixctl.shards.draws import below, bits, mix, shuffled, stream, streams
 
 quick = settings(derandomize=True, max_examples=200, deadline=None)
@@ -118,6 +121,28 @@ def test_streams_of_neighbouring_keys_do_not_overlap() -> None:
 @given(st.integers(0, 300), st.integers(0, MASK))
 def test_shuffled_is_a_permutation(n: int, key: int) -> None:
     assert sorted(shuffled(n, key).tolist()) == list(range(n))
+
+
+def test_equal_draws_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = bits(3, np.arange(1000)) % np.uint64(7)
+    monkeypatch.setattr(draws, "bits", lambda _key, _counter: drawn)
+    expected = sorted(range(1000), key=lambda n: (int(drawn[n]), n))
+    assert shuffled(1000, 3).tolist() == expected
+
+
+def test_draws_say_nothing_of_overflow() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert int(bits(MASK, MASK)) == int(bits(MASK, np.array([MASK], dtype=np.uint64))[0])
+        assert int(mix(np.uint64(MASK))) == _splitmix(MASK)
+        assert bits(np.arange(3, dtype=np.uint64)[:, None], np.arange(4)).shape == (3, 4)
+
+
+def test_draws_leave_what_they_are_given_alone() -> None:
+    values = np.arange(5, dtype=np.uint64)
+    mix(values)
+    bits(values, values)
+    assert values.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_all_orders_of_four_are_equally_likely() -> None:
