@@ -5,7 +5,8 @@
 
 Random tokens in documents of 500 on average are mixed without any placement, then with 100,000 of
 100 tokens; `cp` copies the finished train/ and syncs it, as every chunk is synced when it is
-written; in turn, five times each, and the medians are compared. `optimize` gets the same tokens on
+written; in turn, six times each, each of them first in two rounds, and the medians are compared.
+`optimize` gets the same tokens on
 the same number of processes: as LitGPT's prepare scripts hand them to it, an int32 tensor a
 document, which is what its tokenizer returns; as uint16, half the bytes; and as uint16 rows of
 2,049 tokens, ready for training, which is the least work that it can be given. Those read them from
@@ -44,7 +45,7 @@ from mixctl.shards.layout import train_layout, val_layout
 from mixctl.shards.order import TrainingOrder
 from mixctl.shards.topology import Topology
 
-ROUNDS = 5
+ROUNDS = 6
 GIVEN_ROWS = (5_000, 20_000)
 N_FILES, MEAN, WIDTH, BATCH, PLACEMENTS, LENGTH = 4, 500, 2049, 1024, 100_000, 100
 
@@ -69,18 +70,18 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
     _write_tokens(tokens, megabytes * 500_000)
     base, lay_seconds = _laid(tokens, megabytes)
     start_workers("local", workers)
-    _mixed(folder / "first", base, workers, 0)  # by then a build's workers have imported all
+    _mixed(
+        folder / "first", base, workers, PLACEMENTS
+    )  # by then a build's workers have imported all
+    train, made = folder / "first" / "train", folder / "made"
+    size = sum(path.stat().st_size for path in train.iterdir())
+    runs = [
+        partial(_mixed, made, base, workers, 0),
+        partial(_mixed, made, base, workers, PLACEMENTS),
+        lambda: _seconds(partial(_copy, train, made)),
+    ]
+    plain, placed, copied = _medians(runs, made)
     shutil.rmtree(folder / "first")
-    size, rounds = 0, []
-    for _ in range(ROUNDS):
-        plain = _mixed(folder / "plain", base, workers, 0)
-        placed = _mixed(folder / "placed", base, workers, PLACEMENTS)
-        train = folder / "placed" / "train"
-        size = sum(path.stat().st_size for path in train.iterdir())
-        rounds.append((plain, placed, _seconds(partial(_copy, train, folder / "copy"))))
-        for made in ("plain", "placed", "copy"):
-            shutil.rmtree(folder / made)
-    plain, placed, copied = (statistics.median(column) for column in zip(*rounds, strict=True))
     _optimize(tokens, 1, folder / "litdata-first", workers, _rows)  # fills the caches of modules
     optimize = {
         what: megabytes
@@ -112,6 +113,20 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
     }
     load = {"order of the documents, s": lay_seconds, "load average": os.getloadavg()[0]}
     return {name: round(value, 2) for name, value in {**rates, **ratios, **load}.items()}
+
+
+def _medians(runs: list[Callable[[], float]], made: Path) -> list[float]:
+    """Returns the median of the seconds that each gives; in each round another is the first.
+
+    What one has made is removed before the next: `cp`, which was the last of every round, beside
+    what the others had made, was at a third of its speed on one of our machines.
+    """
+    seconds: list[list[float]] = [[] for _ in runs]
+    for turn in range(ROUNDS * len(runs)):
+        number = (turn + turn // len(runs)) % len(runs)
+        seconds[number].append(runs[number]())
+        shutil.rmtree(made)
+    return [statistics.median(column) for column in seconds]
 
 
 def _write_tokens(folder: Path, n_tokens: int) -> None:
