@@ -6,13 +6,13 @@
 Random tokens in documents of 500 on average are mixed without any placement, then with 100,000 of
 100 tokens; `cp` copies the finished train/ and syncs it, as every chunk is synced when it is
 written; in turn, six times each, each of them first in two rounds, and the medians are compared.
-`optimize` gets the same tokens on
-the same number of processes: as LitGPT's prepare scripts hand them to it, an int32 tensor a
-document, which is what its tokenizer returns; as uint16, half the bytes; and as uint16 rows of
-2,049 tokens, ready for training, which is the least work that it can be given. Those read them from
-files in its workers; as `inputs`, an array a sequence, every one goes through a queue, so far fewer
-are given, twice, and what more of them take is its rate. All in one run on one disk; what else the
-machine does is printed as its load, and what the mix stage alone takes of one processor.
+`optimize` gets the same tokens on the same number of processes: as LitGPT's prepare scripts hand
+them to it, an int32 tensor a document, which is what its tokenizer returns; as uint16, half the
+bytes; and as uint16 rows of 2,049 tokens, ready for training, which is the least work that it can
+be given. Those read them from files in its workers; as `inputs`, an array a sequence, every one
+goes through a queue, so far fewer are given, twice, and what more of them take is its rate. All in
+one run on one disk; what else the machine does is printed as its load, and what the mix stage alone
+takes of one processor.
 """
 
 from __future__ import annotations
@@ -70,9 +70,8 @@ def _measure(folder: Path, megabytes: int, workers: int) -> dict[str, float]:
     _write_tokens(tokens, megabytes * 500_000)
     base, lay_seconds = _laid(tokens, megabytes)
     start_workers("local", workers)
-    _mixed(
-        folder / "first", base, workers, PLACEMENTS
-    )  # by then a build's workers have imported all
+    # by the time of a mix a build's workers have imported all
+    _mixed(folder / "first", base, workers, PLACEMENTS)
     train, made = folder / "first" / "train", folder / "made"
     size = sum(path.stat().st_size for path in train.iterdir())
     runs = [
