@@ -23,11 +23,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
-from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+from datatrove.executor import RayPipelineExecutor, SlurmPipelineExecutor
 from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
@@ -37,24 +36,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.interrupt import raise_if_interrupted
-from mixctl.pipeline.orphans import end_with_parent
+from mixctl.pipeline.local_executor import QuietLocalExecutor, WorkerKilled, silent_log
 from mixctl.shards.errors import InputError, StageError, VerificationError
 from mixctl.shards.files import digest_bytes
 
 _POLL_SECONDS = 0.2
 _MOST_NAMED = 5
 _PROBLEMS = "problems"
-
-end_with_parent()  # here, since the process that local workers are forked from only imports
-
-
-class QuietLocalExecutor(LocalPipelineExecutor):
-    """datatrove's local executor, writing its log to the stage's folder only."""
-
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        _remember_library_folders()
-        with _silent_log():
-            return super()._run_for_rank(rank, local_rank, node_rank)
 
 
 class WaitingSlurmExecutor(SlurmPipelineExecutor):
@@ -99,31 +87,6 @@ def _reported(executor: PipelineExecutor, rank: int) -> Iterator[None]:
         raise
 
 
-@cache
-def _remember_library_folders() -> None:
-    """Has the log look up where libraries are once in this process, not for each of its outputs.
-
-    loguru asks sysconfig every time, 5 ms, and datatrove opens three outputs a task: of a build of
-    short tasks that is a twentieth. Where loguru does it otherwise some day, nothing changes here.
-    """
-    with contextlib.suppress(ImportError, AttributeError):
-        from loguru._better_exceptions import ExceptionFormatter
-
-        once = staticmethod(cache(ExceptionFormatter._get_lib_dirs))
-        ExceptionFormatter._get_lib_dirs = once  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
-def _silent_log() -> Iterator[None]:
-    """Sends what the log would print to nowhere; datatrove binds its handler to sys.stderr."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
-        logger.remove()
-        try:
-            yield
-        finally:
-            logger.remove()
-
-
 def run_stage(
     label: str, steps: list[PipelineStep], folder: Path, n_tasks: int, config: ExecutorConfig
 ) -> None:
@@ -139,7 +102,7 @@ def run_stage(
     Raises:
         InputError: raised in a task, with its message.
         VerificationError: raised in a task, with its findings.
-        StageError: when tasks did not end, on Slurm or Ray; what ended is kept.
+        StageError: when tasks did not end: killed, or failed on Slurm or Ray; what ended is kept.
         Interrupted: when Ctrl-C was pressed meanwhile, even where the exception itself got lost.
     """
     logger.remove()
@@ -147,13 +110,21 @@ def run_stage(
     with _progress(label, log / "completions", n_tasks):
         if config.name == "local":
             workers = max(1, min(config.workers or 1, n_tasks))
-            executor = QuietLocalExecutor(steps, n_tasks, workers, str(log))
-            with _silent_log():
-                executor.run()
+            _run_here(QuietLocalExecutor(steps, n_tasks, workers, str(log)), log)
         else:
             run = _run_on_slurm if config.name == "slurm" else _run_on_ray
             run(steps, log, n_tasks, config)
     raise_if_interrupted()
+
+
+def _run_here(executor: QuietLocalExecutor, log: Path) -> None:
+    """Runs the tasks in worker processes of this machine."""
+    try:
+        with silent_log():
+            executor.run()
+    except WorkerKilled:
+        killed = "; a worker was killed, as for want of memory (fewer workers need less)"
+        _raise_unfinished(executor, log, killed)
 
 
 def _run_on_slurm(
@@ -179,7 +150,7 @@ def _run_on_slurm(
     _cancel(name)  # a build that was killed may have left tasks behind, which write the same files
     why = ""
     try:
-        with _silent_log():
+        with silent_log():
             executor.run()
     except subprocess.CalledProcessError as error:
         why = f"; sbatch ended with exit code {error.returncode}"
@@ -202,7 +173,7 @@ def _run_on_ray(steps: list[PipelineStep], log: Path, n_tasks: int, config: Exec
 
     if not ray.is_initialized():
         ray.init(address=config.address, log_to_driver=False, include_dashboard=False)
-    with _silent_log():
+    with silent_log():
         executor = ReportingRayExecutor(
             steps,
             tasks=n_tasks,
@@ -232,6 +203,11 @@ def _raise_problems(executor: PipelineExecutor, log: Path, why: str) -> None:
     for kind, error in ((True, InputError), (False, VerificationError)):
         if found := [p for one in reported if one["input"] == kind for p in one["problems"]]:
             raise error(found)
+    _raise_unfinished(executor, log, why)
+
+
+def _raise_unfinished(executor: PipelineExecutor, log: Path, why: str) -> None:
+    """Raises StageError when some tasks did not end, with the reason where it is known."""
     if unfinished := executor.get_incomplete_ranks():
         named = ", ".join(map(str, unfinished[:_MOST_NAMED]))
         more = ", ..." if len(unfinished) > _MOST_NAMED else ""

@@ -109,11 +109,9 @@ def end_children() -> None:
     By SIGKILL where SIGTERM does not: Python drops a signal that meets it right after a fork. One
     that arrives here meanwhile ends this process at once.
     """
-    import multiprocess  # datatrove's; `mixctl --help` does without
-
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    children = [*multiprocessing.active_children(), *multiprocess.active_children()]
+    children = multiprocessing.active_children()
     for child in children:
         child.terminate()
     for child in children:

@@ -7,7 +7,7 @@ Price: one import of this package, on a core that would wait.
 
 from __future__ import annotations
 
-import multiprocess.forkserver
+import multiprocessing.forkserver
 
 from mixctl.pipeline.executor_config import ExecutorName
 
@@ -27,6 +27,6 @@ def start_workers(executor: ExecutorName | None, workers: int | None) -> bool:
     """
     if executor not in (None, "local") or (workers or 1) == 1:
         return False
-    multiprocess.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    multiprocess.forkserver.ensure_running()
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    multiprocessing.forkserver.ensure_running()
     return True

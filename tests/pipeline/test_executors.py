@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mixctl.pipeline import executor_config, executors
+from mixctl.pipeline import executor_config
 from mixctl.pipeline.build import build
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
@@ -186,20 +186,3 @@ def test_the_command_line_goes_first():
     assert ExecutorConfig(time="1-02:03:04").seconds == 93_784
     assert ExecutorConfig(time="00:30:00").seconds == 1800
     assert ExecutorConfig().seconds is None
-
-
-def test_libraries_are_looked_up_once_for_the_logs_of_all_tasks(tmp_path, monkeypatch):
-    """Each task has its log all the same, with what datatrove says in it."""
-    from loguru._better_exceptions import ExceptionFormatter
-
-    looked = []
-    monkeypatch.setattr(
-        ExceptionFormatter, "_get_lib_dirs", staticmethod(lambda: looked.append(1) or [])
-    )
-    executors._remember_library_folders.cache_clear()
-    run_stage("count", [CountRuns(tmp_path)], tmp_path / "stage", 3, ExecutorConfig(workers=1))
-    assert looked == [1]
-    logs = sorted((tmp_path / "stage/log/logs").iterdir())
-    assert [f"done for rank={rank}" in log.read_text() for rank, log in enumerate(logs)] == [
-        True
-    ] * 3

@@ -108,12 +108,12 @@ def test_another_handler_is_left_alone():
 
 LEAVES_A_CHILD = """
 import time
-import multiprocess
+import multiprocessing
 from mixctl.pipeline import cli
 from mixctl.pipeline.interrupt import Interrupted
 
 def interrupted(**_):
-    multiprocess.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
     raise Interrupted
 
 cli.cli.main = interrupted

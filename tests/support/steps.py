@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -13,24 +14,39 @@ from datatrove.pipeline.base import PipelineStep
 from mixctl.shards.errors import InputError
 
 How = Literal["raise", "kill", "input"]
+END_OF_WAIT_SECONDS = 600
+
+
+def _wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
 
 
 class CountRuns(PipelineStep):
-    """Leaves a file a run of a task; the task `unlucky` ends badly while the folder says so."""
+    """Leaves a file a run of a task; the task `unlucky` ends badly while the folder says so.
+
+    The task `waits` does not end by itself; the other ends badly when it has begun.
+    """
 
     name = "Count runs"
     type = "TEST"
 
-    def __init__(self, folder: Path, unlucky: int = -1, how: How = "raise") -> None:
+    def __init__(
+        self, folder: Path, unlucky: int = -1, how: How = "raise", waits: int = -1
+    ) -> None:
         super().__init__()
-        self.folder, self.unlucky, self.how = folder, unlucky, how
+        self.folder, self.unlucky, self.how, self.waits = folder, unlucky, how, waits
 
     def run(
         self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
     ) -> DocumentsPipeline:
         n_runs = len(list(self.folder.glob(f"{rank}-*")))
         (self.folder / f"{rank}-{n_runs}").touch()
-        if rank == self.unlucky and not (self.folder / "mended").exists():
+        mended = (self.folder / "mended").exists()
+        if rank == self.waits and not mended:
+            time.sleep(END_OF_WAIT_SECONDS)
+        if rank == self.unlucky and not mended:
+            _wait_for(self.folder / f"{self.waits}-0" if self.waits >= 0 else self.folder)
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.how == "input":
