@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -126,6 +126,7 @@ class BaseStream:
         self._check_size()
         self._files = TokenFiles(source.folder, source.n_tasks, source.dtype)
         self._key = stream(source.seed, "sequences")
+        self._asked: I64 = np.empty(0, dtype=np.int64)
 
     @cached_property
     def _first_document(self) -> I64:
@@ -181,11 +182,16 @@ class BaseStream:
         yield from self._pieces(self._train_begin, self.base_sequence(sequence))
 
     def read_ahead(self, sequence: I64) -> None:
-        """Asks for the windows of these sequences of the run, in long stretches of the files."""
+        """Asks for the windows of these sequences of the run, in long stretches of the files.
+
+        Those that the last call asked for are not asked for again: the system looks for every page.
+        """
         order, width = self._order, self.source.sequence_tokens
         low = self._train_begin + self.base_sequence(sequence) * width
         touched = np.searchsorted(order.window_ends, np.append(low, low + width - 1), side="right")
-        for window in np.unique(touched).tolist():
+        windows = np.unique(touched)
+        new, self._asked = np.setdiff1d(windows, self._asked), windows
+        for window in new.tolist():
             first, stop = order.first_strip[window : window + 2]
             self._files.will_need(order.strips[first:stop])
 
@@ -268,10 +274,18 @@ class BaseStream:
         """
         low = line_begin + base * self.source.sequence_tokens
         high = low + self.source.sequence_tokens
-        first = np.searchsorted(self._ends, low, side="right")
-        count = np.searchsorted(self._ends, high, side="left") - first + 1
+        first = _searched(self._ends, low, "right")
+        count = _searched(self._ends, high, "left") - first + 1
         row, place = expand(first, count)
         doc_begin = np.where(place > 0, self._ends[place - 1], 0)
         begin = np.maximum(low[row], doc_begin)
         length = np.minimum(high[row], self._ends[place]) - begin
         return self._order.begin[place] + begin - doc_begin, length, np.cumsum(count) - count
+
+
+def _searched(ends: I64, token: I64, side: Literal["left", "right"]) -> I64:
+    """Returns what searchsorted does; many tokens are found four times as fast when sorted."""
+    order = np.argsort(token)
+    place = np.empty_like(order)
+    place[order] = np.searchsorted(ends, token[order], side=side)
+    return place

@@ -8,8 +8,8 @@ where it lies: its length, and the number and offset of a buffer, or, of up to 1
 themselves. Casting it to plain binary copies all of them end to end, without Python in between.
 Source of the layout: "Variable-size Binary View Layout" of the Arrow columnar format.
 
-Many stretches are read in the order of the files, some megabytes at a time, and what was read is
-given back before the next; then they are put into the order asked for, in memory. So what is mapped
+Many stretches are read in the order of the files, a megabyte at a time, and what was read is given
+back before the next; then they are put into the order asked for, in memory. So what is mapped
 is a few times what is read at a time, however far apart the stretches lie. Whoever works on them a
 piece at a time (`pieces`) has them in the processor's cache, and Arrow only ever makes some
 megabytes, which it has at hand again for the next ones; what is larger is kept from call to call,
@@ -34,8 +34,9 @@ from mixctl.shards.draws import I64
 
 _INLINE_BYTES = 12
 """of a view: up to so many bytes lie in it"""
-_READ_BYTES = 1 << 23
-"""of the stretches that are read before what was mapped is given back"""
+_READ_BYTES = 1 << 20
+"""of the stretches that are read before what was mapped is given back: the processor has them still
+when they are copied"""
 _STRIDE_BYTES = 1 << 30
 """a view counts from the beginning of a buffer in 32 bits, so a large file is several buffers"""
 
@@ -163,10 +164,12 @@ class _Line:
 
     def _inline(self, which: I64, low: I64, length: I64) -> np.ndarray:
         """Returns the tokens of short stretches as views hold them: shape (n, 3), int32."""
-        columns = zip(which.tolist(), low.tolist(), (low + length).tolist(), strict=True)
-        held = np.zeros((len(which), _INLINE_BYTES // self._dtype.itemsize), dtype=self._dtype)
-        inside = np.arange(held.shape[1]) < length[:, None]
-        held[inside] = np.concatenate([self._arrays[n][begin:end] for n, begin, end in columns])
+        offset = np.arange(_INLINE_BYTES // self._dtype.itemsize)
+        held = np.zeros((len(which), len(offset)), dtype=self._dtype)
+        for number in np.unique(which).tolist():
+            here, array = which == number, self._arrays[number]
+            held[here] = array[np.minimum(low[here, None] + offset, len(array) - 1)]
+        held[offset >= length[:, None]] = 0
         return held.view(np.int32)
 
 

@@ -290,6 +290,15 @@ def test_a_window_holds_its_sequences_and_reads_its_strips(tmp_path, monkeypatch
     read = {int(t) for file in stream._files._files for t in _stretches(file, asked)}
     assert needed <= read
     assert len(read) < len(made_documents())
+    of_the_first = asked.copy()
+    stream.read_ahead(np.array([4]))
+    assert asked == of_the_first, "nothing is asked for twice"
+    stream.read_ahead(np.arange(30))
+    everything = {int(t) for file in stream._files._files for t in _stretches(file, asked)}
+    assert {*stream.training(np.arange(30)).ravel().tolist()} <= everything
+    stream.read_ahead(np.array([29]))
+    stream.read_ahead(np.array([4]))
+    assert asked[-len(of_the_first) :] == of_the_first, "others have been asked for since"
 
 
 def _stretches(file, asked):
