@@ -5,7 +5,8 @@
 A build of so many megabytes of text and its twin; two workers. Relayout checks every byte of the
 old build before it writes one, digests what it writes, and syncs each file. The start of the
 command is in its time; what a command takes that finds nothing to do says how much that is. Each is
-the least of three runs, in turn.
+the median of four runs, in turn; in each round another is first, and what was made is removed and
+synced before the next, as `cp` is slow beside what others have just written.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from corpora import experiments, write_corpus, write_mix
-from processes import measure
+from processes import Measured, measure
 
-_RUNS = 3
+_RUNS = 4
 _MIXCTL = (sys.executable, "-m", "mixctl.pipeline.cli")
 
 
@@ -41,36 +44,41 @@ def main() -> None:
 def _measured(folder: Path, megabytes: int) -> dict[str, float]:
     corpus, build, out = write_corpus(folder, megabytes), folder / "built", folder / "laid-out"
     mix = write_mix(folder / "mix", corpus, experiments(corpus.tokens))
-    shutil.rmtree(build, ignore_errors=True)
+    for left in (build, out, folder / "copied"):
+        shutil.rmtree(left, ignore_errors=True)
     measure([*_MIXCTL, "build", str(mix), "--out", str(build), "--control", "--workers", "2"])
     trainer = _for_four_devices(mix.parent / "trainer.yaml")
     command = [*_MIXCTL, "relayout", str(build), "--trainer", str(trainer), "--out", str(out)]
     copy = f"cp -r {build} {folder}/copied && find {folder}/copied -name '*.bin' | xargs sync"
     relayouts, starts, copies = [], [], []
-    for _ in range(_RUNS):
-        for left in (out, folder / "copied"):
-            shutil.rmtree(left, ignore_errors=True)
+    for turn in range(2 * _RUNS):
         os.sync()
-        relayouts.append(measure([*command, "--workers", "2"]))
-        starts.append(measure([*command, "--workers", "2"]))
-        copies.append(measure(["sh", "-c", copy]))
-    took, again, copied = min(relayouts), min(starts), min(copies)
-    size = sum(path.stat().st_size for path in out.rglob("*.bin"))
-    for made in (build, out, folder / "copied"):
-        shutil.rmtree(made)
+        if turn % 4 in (0, 3):
+            relayouts.append(measure([*command, "--workers", "2"]))
+            starts.append(measure([*command, "--workers", "2"]))
+            shutil.rmtree(out)
+        else:
+            copies.append(measure(["sh", "-c", copy]))
+            shutil.rmtree(folder / "copied")
+    took, again, copied = (_median(runs, "seconds") for runs in (relayouts, starts, copies))
+    size = sum(path.stat().st_size for path in build.rglob("*.bin"))
+    shutil.rmtree(build)
     found = {
         "shards, MB": size / 1e6,
-        "relayout, s": took.seconds,
-        "relayout, processor time, s": took.processor_seconds,
-        "relayout where nothing is to be done, s": again.seconds,
-        "its processor time, s": again.processor_seconds,
-        "cp and sync, s": copied.seconds,
-        "relayout without its start over cp, bytes a second": copied.seconds
-        / (took.seconds - again.seconds),
-        "the same, start included": copied.seconds / took.seconds,
+        "relayout, s": took,
+        "relayout, processor time, s": _median(relayouts, "processor_seconds"),
+        "relayout where nothing is to be done, s": again,
+        "its processor time, s": _median(starts, "processor_seconds"),
+        "cp and sync, s": copied,
+        "relayout without its start over cp, bytes a second": copied / (took - again),
+        "the same, start included": copied / took,
         "load average": os.getloadavg()[0],
     }
     return {name: round(value, 2) for name, value in found.items()}
+
+
+def _median(runs: Sequence[Measured], what: str) -> float:
+    return statistics.median(getattr(run, what) for run in runs)
 
 
 def _for_four_devices(trainer: Path) -> Path:

@@ -155,7 +155,7 @@ def test_shared_prefixes_change_nothing_but_the_price(name):
 TOKENS = st.lists(st.integers(0, 3), min_size=2, max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(["plain", "grouped", "capped", "sliding"]),
     texts=st.lists(st.tuples(TOKENS, st.integers(0, 99), st.booleans()), min_size=1, max_size=12),

@@ -54,7 +54,7 @@ def test_a_row_grows_no_longer_than_pays_and_than_the_model_reads():
     assert [row.n_tokens for row in prefixes.rows_of(long, 10_000)] == [2004]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=TEXTS, most=st.integers(1, 40), forks=st.booleans())
 def test_every_text_stands_in_one_row_and_its_tokens_see_it_alone(texts, most, forks):
     rows = prefixes.rows_of(texts, most, forks)

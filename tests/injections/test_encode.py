@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     return write_tokenizer(tmp_path_factory.mktemp("tok"))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     parts=st.lists(
         st.sampled_from([EOD, "<s>", "w1 w2", " ", "é", "<|endof", "text|>"]) | st.text(max_size=8)
@@ -181,7 +181,7 @@ def test_an_encoder_survives_pickling(folder):
     assert copy.text("w1 w2").tolist() == encoder.text("w1 w2").tolist()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=6), min_size=1, max_size=30))
 def test_whole_tokens_are_those_that_decode_to_characters(spelled):
     """Against the library: a byte-level tokenizer whose tokens are any bytes."""

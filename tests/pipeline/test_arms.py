@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -15,7 +15,6 @@ def alone(n):
     return np.arange(n)
 
 
-@settings(deadline=None)
 @given(
     strata=st.lists(st.integers(0, 4), min_size=1, max_size=200),
     cuts=st.lists(st.floats(0, 1), min_size=1, max_size=4),
@@ -42,7 +41,6 @@ def test_proportional_strata_by_hand():
         assert Counter(arm[4:].tolist()) == {0: 1, 1: 1}
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=5, max_size=60),
     key=st.integers(0, 2**63),

@@ -32,7 +32,7 @@ def plain(windows, taken, name):
 WINDOWS = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=15)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(WINDOWS, st.sets(st.integers(0, 40), max_size=10), st.integers(0, 10**6))
 def test_no_step_twice_and_every_window_kept(asked, taken, name):
     windows = [(first, first + n) for first, n in asked]

@@ -32,7 +32,7 @@ def one_by_one(budget, lengths, order):
 ITEMS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ITEMS, st.integers(0, 800), st.randoms(use_true_random=False))
 @example([[5, 1], [2]], 16, None)  # a budget of two whole cycles, nothing left over
 @example([[5, 1], [2]], 15, None)

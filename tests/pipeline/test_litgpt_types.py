@@ -75,7 +75,7 @@ def places():
     return found + [("data", key) for key in ("class_path", "init_args", "other")]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(places()), VALUES), max_size=4))
 def test_the_parser_takes_whatever_is_plain(changes):
     config = a_config()

@@ -45,7 +45,7 @@ def texts_of(folder: Path, task_bytes: int, format_name: str = "jsonl") -> list[
     return [[d.text for part in task for d in read_part(reader, part)] for task in tasks]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     files=st.lists(LINES, min_size=1, max_size=3), task_bytes=st.integers(1, 400), data=st.data()
 )
@@ -92,7 +92,6 @@ def test_row_groups_are_dealt_to_tasks(tmp_path, task_bytes, n_tasks):
     assert len(tasks) in n_tasks
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 100), min_size=1), task_bytes=st.integers(1, 200))
 def test_runs_keep_the_order_and_the_limit(sizes, task_bytes):
     parts = [Part(f"{n}", size) for n, size in enumerate(sizes)]

@@ -1,7 +1,7 @@
 """Payloads over base tokens, by hand and against plain lists."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixctl.pipeline.patch import PayloadPool, make_room, write_payloads, write_separators
@@ -37,7 +37,6 @@ def test_a_splice_by_hand():
     assert blocks.tolist() == [[7, 0, 1, 2, 3, 0, 8], [0, 4, 6, 0, 7, 5, 8]]
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_equals_the_plain_loop(data):
     """Payloads are stretches of one pool, several in a row of the blocks where they fit."""
@@ -59,7 +58,6 @@ def test_equals_the_plain_loop(data):
     assert np.array_equal(blocks, expected)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_splice_equals_plain_lists(data):
     """A payload goes behind a document end or to the front; what follows moves, the tail is cut."""

@@ -71,7 +71,7 @@ def assert_apart(sequence, offset, extent, width):
     assert (begin[1:][same] > end[:-1][same]).all(), "two extents overlap or adjoin"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(3, 20), min_size=1, max_size=25),
     sequences=st.integers(5, 40),
@@ -90,7 +90,7 @@ def test_vectorised_equals_the_plain_loop(lengths, sequences, seed):
     assert_apart(sequence, offset, asked.extent, WIDTH)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     first=st.lists(st.integers(3, 30), min_size=1, max_size=60),
     second=st.lists(st.integers(3, 30), min_size=1, max_size=60),
@@ -147,7 +147,7 @@ def test_positions_are_uniform_over_sequences_and_offsets():
     assert abs(starts - expected).max() < 5 * np.sqrt(expected)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     taken=st.lists(st.tuples(st.integers(0, 5), st.integers(0, WIDTH - 3)), max_size=10),
     extent=st.integers(1, WIDTH),

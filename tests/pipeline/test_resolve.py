@@ -87,7 +87,7 @@ def places(line, length):
     return [n + 1 for n, t in enumerate(line) if t == 0 and n + 1 + length + 1 <= len(line)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_boundary_offsets_by_brute_force(data):
     token = st.sampled_from([0, 1, 2])

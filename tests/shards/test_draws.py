@@ -13,7 +13,7 @@ from scipy import stats
 from mixctl.shards import draws
 from mixctl.shards.draws import below, bits, mix, shuffled, stream, streams
 
-quick = settings(derandomize=True, max_examples=200, deadline=None)
+quick = settings(derandomize=True, max_examples=200)
 MASK = 2**64 - 1
 GOLDEN_RATIO = 0x9E3779B97F4A7C15
 

@@ -115,7 +115,7 @@ def test_killed_before_any_call_it_is_the_old_build_or_the_new(states, tmp_path)
     assert {False, True} == set(seen)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=4))
 def test_killed_again_and_again_while_it_is_completed(tmp_path_factory, kills):
     folder = make_build(tmp_path_factory.mktemp("again") / "build")

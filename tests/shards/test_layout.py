@@ -27,7 +27,7 @@ def _check_aligned(sample: Topology, layout: Layout) -> None:
     assert layout.n_blocks == layout.n_chunks * layout.blocks_per_chunk
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=200)
 @given(topologies(), st.sampled_from([2, 4]), st.integers(1, 20_000))
 def test_train_layout_holds_the_run_and_one_more_fetch(
     sample: Topology, token_bytes: int, chunk_bytes: int
@@ -39,7 +39,7 @@ def test_train_layout_holds_the_run_and_one_more_fetch(
     assert layout.n_blocks > sample.sequences
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=200)
 @given(topologies(), st.integers(1, 20_000))
 def test_spares_cost_no_more_than_promised(sample: Topology, chunk_bytes: int) -> None:
     layout = train_layout(sample, 2, chunk_bytes)
@@ -49,7 +49,7 @@ def test_spares_cost_no_more_than_promised(sample: Topology, chunk_bytes: int) -
     assert held <= max(most + layout.chunks_per_worker, two_blocks)
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100)
 @given(topologies(), st.integers(1, 20_000))
 def test_chunks_keep_their_size(sample: Topology, chunk_bytes: int) -> None:
     layout = train_layout(sample, 2, chunk_bytes)
@@ -83,7 +83,7 @@ def test_header_offsets_fit_into_uint32() -> None:
     assert 12 + layout.blocks_per_chunk * wide.sequence_tokens * 4 < 2**32
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=200)
 @given(topologies(), st.integers(0, 400), st.integers(1, 20_000))
 def test_val_layout_holds_two_micro_batches_or_says_how_many_it_needs(
     sample: Topology, sequences: int, chunk_bytes: int

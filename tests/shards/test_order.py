@@ -15,7 +15,7 @@ from mixctl.shards.order import TrainingOrder
 from mixctl.shards.topology import Topology
 from tests.support.sample import topologies_with_layouts, topology
 
-quick = settings(derandomize=True, max_examples=150, deadline=None)
+quick = settings(derandomize=True, max_examples=150)
 
 
 @quick

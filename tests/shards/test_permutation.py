@@ -17,7 +17,7 @@ LARGE = 2**16 + 1  # from here on a Feistel network, below a table
 KEYS = range(1000)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=60)
 @given(st.integers(1, 3000) | st.integers(2**16 - 2, 2**18 + 3), st.integers(0, 2**64 - 1))
 def test_bijection_with_inverse(n: int, key: int) -> None:
     values = np.arange(n)
@@ -27,7 +27,7 @@ def test_bijection_with_inverse(n: int, key: int) -> None:
     assert np.array_equal(permute(unpermute(values, n, key), n, key), values)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=60)
 @given(st.integers(2**17, 2**62), st.integers(0, 2**64 - 1), st.data())
 def test_inverse_in_domains_too_large_to_list(n: int, key: int, data: st.DataObject) -> None:
     asked = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=50)))

@@ -57,7 +57,7 @@ def cases(draw: st.DrawFn) -> tuple[str, list[list[int]], list[int], int, int]:
     return dtype, patterns, tokens, draw(st.sampled_from([1, 7, 64])), cached
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(cases())
 def test_finds_what_looking_at_every_place_finds(
     case: tuple[str, list[list[int]], list[int], int, int],

@@ -35,7 +35,7 @@ def _litgpt_loop(sample: Topology) -> tuple[int, int, int]:
     return iter_num, step_count, accumulation
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=200)
 @given(topologies())
 def test_counts_are_those_of_litgpt(sample: Topology) -> None:
     assert sample.problems() == []

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -69,7 +69,6 @@ def test_by_hand():
 FEW_VALUED = st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=3, max_size=7)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(FEW_VALUED, st.integers(1, 2)), min_size=1, max_size=2))
 def test_counts_give_the_law_of_all_assignments(given_blocks):
     blocks = [_block(values, n_drawn) for values, n_drawn in given_blocks]
