@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -36,7 +37,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.interrupt import raise_if_interrupted
-from mixctl.pipeline.local_executor import QuietLocalExecutor, WorkerKilled, silent_log
+from mixctl.pipeline.local_executor import QuietLocalExecutor, WorkerEnded, silent_log
 from mixctl.shards.errors import InputError, StageError, VerificationError
 from mixctl.shards.files import digest_bytes
 
@@ -122,9 +123,11 @@ def _run_here(executor: QuietLocalExecutor, log: Path) -> None:
     try:
         with silent_log():
             executor.run()
-    except WorkerKilled:
-        killed = "; a worker was killed, as for want of memory (fewer workers need less)"
-        _raise_unfinished(executor, log, killed)
+    except WorkerEnded as error:
+        why = f"; a worker ended with exit code {error.exit_code}"
+        if error.exit_code == -signal.SIGKILL:
+            why = "; a worker was killed, as for want of memory (fewer workers need less)"
+        _raise_unfinished(executor, log, why)
 
 
 def _run_on_slurm(

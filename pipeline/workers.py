@@ -8,6 +8,8 @@ Price: one import of this package, on a core that would wait.
 from __future__ import annotations
 
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import signal
 
 from mixctl.pipeline.executor_config import ExecutorName
 
@@ -27,6 +29,20 @@ def start_workers(executor: ExecutorName | None, workers: int | None) -> bool:
     """
     if executor not in (None, "local") or (workers or 1) == 1:
         return False
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    multiprocessing.forkserver.ensure_running()
+    start_forkserver()
     return True
+
+
+def start_forkserver() -> None:
+    """Starts the process that workers are forked from, unless it is there already.
+
+    Ctrl-C, which a terminal sends to all processes, is kept from it: it would print where it was
+    while it imported. It ends when this process does.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    multiprocessing.resource_tracker.ensure_running()  # else that is done next, and ends the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which it inherits
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,7 +9,7 @@ from mixctl.pipeline import local_executor
 from mixctl.pipeline.executor_config import ExecutorConfig
 from mixctl.pipeline.executors import run_stage
 from mixctl.shards.errors import InputError, StageError
-from tests.support.steps import END_OF_WAIT_SECONDS, CountRuns
+from tests.support.steps import END_OF_WAIT_SECONDS, ComplainAtOnce, CountRuns
 
 TWO = ExecutorConfig(workers=2)
 
@@ -34,16 +34,57 @@ def test_every_task_runs_once_in_steps_of_its_own(tmp_path, runs, n_workers):
     assert names(tmp_path / "stage/log/completions") == [f"{rank:05d}" for rank in range(5)]
 
 
-def test_a_worker_that_is_killed_ends_the_stage_and_its_task_runs_again(tmp_path, runs):
+@pytest.mark.parametrize(
+    ("n_tasks", "unlucky", "waits", "left"),
+    [(4, 3, 2, "2 of 4 tasks did not end (tasks 2, 3)"), (2, 1, 0, "2 of 2"), (2, 0, 1, "2 of 2")],
+)
+def test_a_worker_that_is_killed_ends_the_stage_and_its_task_runs_again(
+    tmp_path, runs, n_tasks, unlucky, waits, left
+):
     """As the system does it for want of memory. datatrove's own executor waits for ever."""
-    stage, steps = tmp_path / "stage", [CountRuns(runs, unlucky=3, how="kill", waits=2)]
-    message = r"2 of 4 tasks did not end \(tasks 2, 3\); a worker was killed, as for want of memory"
-    with pytest.raises(StageError, match=message):
-        run_stage("count", steps, stage, 4, TWO)
+    stage, steps = tmp_path / "stage", [CountRuns(runs, unlucky, how="kill", waits=waits)]
+    with pytest.raises(StageError) as error:
+        run_stage("count", steps, stage, n_tasks, TWO)
+    assert str(error.value).startswith(left)
+    assert "; a worker was killed, as for want of memory (fewer workers" in str(error.value)
     assert multiprocessing.active_children() == []
     (runs / "mended").touch()
-    run_stage("count", steps, stage, 4, TWO)
-    assert names(runs) == ["0-0", "1-0", "2-0", "2-1", "3-0", "3-1", "mended"]
+    run_stage("count", steps, stage, n_tasks, TWO)
+    once = {f"{rank}-0" for rank in range(n_tasks)}
+    assert set(names(runs)) == once | {f"{unlucky}-1", f"{waits}-1", "mended"}
+
+
+def test_a_killed_worker_is_not_waited_for_when_it_leaves_a_process(tmp_path, runs):
+    steps = [CountRuns(runs, unlucky=1, how="leave", waits=0)]
+    with pytest.raises(StageError, match="; a worker was killed"):
+        run_stage("count", steps, tmp_path / "stage", 2, TWO)
+    (runs / "mended").touch()  # which that process waits for
+
+
+def test_a_worker_that_ends_itself_is_said(tmp_path, runs):
+    steps = [CountRuns(runs, unlucky=1, how="end", waits=0)]
+    with pytest.raises(StageError, match="; a worker ended with exit code 3: see"):
+        run_stage("count", steps, tmp_path / "stage", 2, TWO)
+
+
+def test_complaints_longer_than_a_pipe_do_not_wait_for_one_another(tmp_path, runs):
+    with pytest.raises(OSError, match="long long") as error:
+        run_stage("count", [ComplainAtOnce(runs)], tmp_path / "stage", 2, TWO)
+    assert "in run" in str(error.value.__cause__), "where it was raised"
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_task_that_would_end_the_program_is_an_error(tmp_path, runs, n_workers):
+    steps, config = [CountRuns(runs, unlucky=1, how="exit")], ExecutorConfig(workers=n_workers)
+    with pytest.raises(RuntimeError, match=r"task 1 called sys.exit\(0\)"):
+        run_stage("count", steps, tmp_path / "stage", 2, config)
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words(tmp_path, runs):
+    steps = [CountRuns(runs, unlucky=1, how="unfit")]
+    with pytest.raises(RuntimeError, match="^Unfit: shard.bin is not what it was$"):
+        run_stage("count", steps, tmp_path / "stage", 2, TWO)
 
 
 @pytest.mark.parametrize(("how", "error"), [("input", InputError), ("raise", OSError)])

@@ -79,10 +79,15 @@ def test_a_build(workspace: Workspace, number: int, workers: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
-@pytest.mark.parametrize("stage", ["tokens", "mix"])
-def test_a_build_that_is_killed_leaves_nothing_running(workspace: Workspace, stage: str) -> None:
-    out = workspace.folder / "out"
-    arguments = ["build", str(workspace.mix()), "--out", str(out), "--workers", "2"]
+@pytest.mark.parametrize(("stage", "said"), [("tokens", "mix"), ("mix", "mix"), ("mix", "command")])
+def test_a_build_that_is_killed_leaves_nothing_running(
+    workspace: Workspace, stage: str, said: str
+) -> None:
+    """Whether the mix file says how many workers there are, or the command line does."""
+    out, two = workspace.folder / "out", {"workers": 2}
+    mix = workspace.mix(executor=two) if said == "mix" else workspace.mix()
+    arguments = ["build", str(mix), "--out", str(out)]
+    arguments += [] if said == "mix" else ["--workers", "2"]
     begun = f".work/{stage}-*/log/executor.json"
     code, _ = signalled(arguments, signal.SIGKILL, lambda: any(out.glob(begun)))
     assert code == -signal.SIGKILL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -13,13 +14,20 @@ from datatrove.pipeline.base import PipelineStep
 
 from mixctl.shards.errors import InputError
 
-How = Literal["raise", "kill", "input"]
+How = Literal["raise", "kill", "input", "exit", "end", "unfit", "leave"]
 END_OF_WAIT_SECONDS = 600
 
 
 def _wait_for(path: Path) -> None:
     while not path.exists():
         time.sleep(0.01)
+
+
+class Unfit(Exception):
+    """Can be sent to another process, and not be made there."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__(f"{path} is not what it was")
 
 
 class CountRuns(PipelineStep):
@@ -47,9 +55,38 @@ class CountRuns(PipelineStep):
             time.sleep(END_OF_WAIT_SECONDS)
         if rank == self.unlucky and not mended:
             _wait_for(self.folder / f"{self.waits}-0" if self.waits >= 0 else self.folder)
-            if self.how == "kill":
+            if self.how == "leave" and os.fork() == 0:  # a process that has the pipe too
+                _wait_for(self.folder / "mended")
+                os._exit(0)
+            if self.how in ("kill", "leave"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "end":
+                os._exit(3)
+            if self.how == "exit":
+                sys.exit(0)
+            if self.how == "unfit":
+                raise Unfit(path="shard.bin")
             if self.how == "input":
                 raise InputError(f"corpus: row {rank}: is wrong")
             raise OSError("the disk is full")
+        yield from ()
+
+
+class ComplainAtOnce(PipelineStep):
+    """Both of two tasks raise what is longer than a pipe, when both have begun."""
+
+    name = "Complain"
+    type = "TEST"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def run(
+        self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
+    ) -> DocumentsPipeline:
+        (self.folder / f"{rank}").touch()
+        for other in range(world_size):
+            _wait_for(self.folder / f"{other}")
+        raise OSError("long " * 200_000)
         yield from ()
