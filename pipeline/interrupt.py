@@ -4,8 +4,8 @@ Python raises an exception of a signal wherever it happens to be; in a hook that
 or while an object is destroyed, the exception is dropped and the work goes on. The handler here
 remembers that it was called, so that the end of every stage can ask. In an import it is worse: the
 exception leaves locks of the import system taken for ever, for which other threads then wait, or
-comes out as another error, or is dropped. So there the handler has itself called again a little
-later.
+comes out as another error, or is dropped; in the start of a worker it leaves one that complains of
+what it was not told. So there the handler has itself called again a little later.
 
     catch_signals()                      # before a command runs
     raise_if_interrupted()               # at the end of a stage
@@ -36,8 +36,8 @@ _GRACE_SECONDS = 2.0
 _AGAIN_SECONDS = 0.01
 _IMPORT_SECONDS = 10.0
 """an import that takes longer is broken off"""
-_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
-"""the file of its code, as its frames name it"""
+_WHOLE = ("<frozen importlib._bootstrap>", "multiprocessing/popen_forkserver.py")
+"""the files of what is not broken off, as frames name them: imports, and starts of workers"""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -63,8 +63,8 @@ class InterruptHandler:
         self._interrupt(signal_number, frame)
 
     def _interrupt(self, _: int, frame: FrameType | None) -> None:
-        """Raises; in an import it has itself called again, as the handler of an alarm."""
-        if _is_importing(frame) and time.monotonic() < self._patient_until:
+        """Raises; where that would harm it has itself called again, as the handler of an alarm."""
+        if _is_whole(frame) and time.monotonic() < self._patient_until:
             signal.signal(signal.SIGALRM, self._interrupt)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             return
@@ -73,9 +73,9 @@ class InterruptHandler:
         raise Interrupted
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    """Returns whether the frame, or one that it was called from, is the import system's."""
-    while frame is not None and frame.f_code.co_filename != _IMPORT_SYSTEM:
+def _is_whole(frame: FrameType | None) -> bool:
+    """Returns whether the frame, or one that it was called from, is not to be broken off."""
+    while frame is not None and not frame.f_code.co_filename.endswith(_WHOLE):
         frame = frame.f_back
     return frame is not None
 

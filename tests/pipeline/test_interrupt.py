@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from multiprocessing import popen_forkserver
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,16 @@ def test_in_an_import_it_is_raised_when_that_is_done(handler, alarm, tmp_path, m
     assert handler.seen == signal.SIGINT
     assert sys.modules["interrupted_import"].whole
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_the_start_of_a_worker_is_not_broken_off(handler, alarm):
+    """By the file of its code: what multiprocessing does there is not of interest here."""
+    start = compile(INTERRUPTED_IMPORT.format(more=0), popen_forkserver.__file__, "exec")
+    found = {}
+    with pytest.raises(Interrupted):
+        exec(start, found)
+        time.sleep(30)
+    assert found["whole"]
 
 
 def test_an_import_that_does_not_end_is_broken_off(handler, alarm, tmp_path, monkeypatch):
