@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from copy import copy, deepcopy
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.utils.logging import logger
@@ -168,9 +168,10 @@ def _work(pipe: Connection, executor: QuietLocalExecutor) -> None:
 
 
 def _fit_to_send(error: Exception) -> Exception:
-    """Returns the error, or one that says the same where it cannot be sent."""
+    """Returns the error, or one that says the same where it cannot be sent or made anew there."""
     try:
-        pickle.loads(pickle.dumps(error))
+        ForkingPickler.dumps(error)
+        deepcopy(error)
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

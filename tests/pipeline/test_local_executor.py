@@ -81,9 +81,10 @@ def test_a_task_that_would_end_the_program_is_an_error(tmp_path, runs, n_workers
         run_stage("count", steps, tmp_path / "stage", 2, config)
 
 
-def test_an_error_that_cannot_be_sent_is_told_in_words(tmp_path, runs):
-    steps = [CountRuns(runs, unlucky=1, how="unfit")]
-    with pytest.raises(RuntimeError, match="^Unfit: shard.bin is not what it was$"):
+@pytest.mark.parametrize("how", ["unfit", "local"])
+def test_an_error_that_cannot_be_sent_is_told_in_words(tmp_path, runs, how):
+    steps = [CountRuns(runs, unlucky=1, how=how)]
+    with pytest.raises(RuntimeError, match=f"^{how.title()}: shard.bin is not what it was$"):
         run_stage("count", steps, tmp_path / "stage", 2, TWO)
 
 

@@ -14,7 +14,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from mixctl.shards.errors import InputError
 
-How = Literal["raise", "kill", "input", "exit", "end", "unfit", "leave"]
+How = Literal["raise", "kill", "input", "exit", "end", "unfit", "local", "leave"]
 END_OF_WAIT_SECONDS = 600
 
 
@@ -28,6 +28,15 @@ class Unfit(Exception):
 
     def __init__(self, *, path: str) -> None:
         super().__init__(f"{path} is not what it was")
+
+
+def _local_error(path: str) -> Exception:
+    """Returns an error that no other process knows."""
+
+    class Local(Exception):
+        pass
+
+    return Local(f"{path} is not what it was")
 
 
 class CountRuns(PipelineStep):
@@ -66,6 +75,8 @@ class CountRuns(PipelineStep):
                 sys.exit(0)
             if self.how == "unfit":
                 raise Unfit(path="shard.bin")
+            if self.how == "local":
+                raise _local_error("shard.bin")
             if self.how == "input":
                 raise InputError(f"corpus: row {rank}: is wrong")
             raise OSError("the disk is full")
