@@ -110,8 +110,7 @@ def run_stage(
     log = folder / "log"
     with _progress(label, log / "completions", n_tasks):
         if config.name == "local":
-            workers = max(1, min(config.workers or 1, n_tasks))
-            _run_here(QuietLocalExecutor(steps, n_tasks, workers, str(log)), log)
+            _run_here(QuietLocalExecutor(steps, n_tasks, config.workers or 1, str(log)), log)
         else:
             run = _run_on_slurm if config.name == "slurm" else _run_on_ray
             run(steps, log, n_tasks, config)

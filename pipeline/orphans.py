@@ -1,7 +1,7 @@
 """Processes that end when the one that started them does, however it ended.
 
 A build that is ended by SIGKILL, or for want of memory, can end no other process. Its workers
-would wait for it for ever, with all that was loaded.
+would go on to the end of their tasks, beside those of the next build.
 
     end_with_parent()      # whoever multiprocessing starts from here on watches this process
 
