@@ -175,18 +175,27 @@ def _read(build: Path, prepare: Callable[[], None]) -> _Read:
 
 
 def _ratios(what: str, read: _Read, start: float) -> dict[str, float]:
-    """Returns speeds and ratios for one build, with its start and without."""
+    """Returns speeds and ratios for one build, with its start and without.
+
+    A small build takes no longer than its start: then there is nothing to say without it.
+    """
+    alone = read.full.seconds - start
+    without = (
+        {}
+        if alone <= 0
+        else {
+            f"{what}: verify --full without its start, MB/s": read.n_bytes / alone / 1e6,
+            f"{what}: verify --full over cat, without its start": read.cat.seconds / alone,
+        }
+    )
     return {
         f"{what}: cat, MB/s": read.n_bytes / read.cat.seconds / 1e6,
         f"{what}: verify --full, s": read.full.seconds,
         f"{what}: its processor time, s": read.full.processor_seconds,
         f"{what}: its peak memory without mapped files, MB": read.full.peak_own_bytes / 1e6,
         f"{what}: a sampled verify (the start), s": start,
-        f"{what}: verify --full without its start, MB/s": read.n_bytes
-        / (read.full.seconds - start)
-        / 1e6,
         f"{what}: verify --full over cat": read.cat.seconds / read.full.seconds,
-        f"{what}: the same without its start": read.cat.seconds / (read.full.seconds - start),
+        **without,
     }
 
 

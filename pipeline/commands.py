@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from mixctl.pipeline.executor_config import EXECUTORS, ExecutorName
+
+if TYPE_CHECKING:
+    from mixctl.shards.verify import VerifyReport
 
 _PATH = click.Path(path_type=Path)
 _COLLECTED = 200_000
@@ -295,22 +299,34 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print what was looked at as JSON.")
 def verify(directory: str, full: bool, as_json: bool) -> None:
     """Reads the build in DIR back through the stock loader and compares it with its record."""
-    from dataclasses import asdict
-
-    from mixctl.pipeline.text import print_verified
     from mixctl.shards.addresses import is_address
-    from mixctl.shards.verify import verify as verify_build
 
-    if remote := is_address(directory):
-        from mixctl.shards.verify_address import verify_address
-
-        report = verify_address(directory, full=full)
-    else:
-        report = verify_build(Path(directory), full=full)
+    remote = is_address(directory)
+    report = _verified_address(directory, full) if remote else _verified(Path(directory), full)
     if as_json:
+        from dataclasses import asdict
+
         click.echo(json.dumps(asdict(report)))
     elif remote:
         sample = "" if full else " (chunks: a sample; --full digests every byte)"
         click.echo(f"{directory}: verified{sample}: {report.files} files by digest")
     else:
+        from mixctl.pipeline.text import print_verified
+
         print_verified(report, Path(directory), full)
+
+
+def _verified_address(address: str, full: bool) -> VerifyReport:
+    from mixctl.shards.verify_address import verify_address
+
+    return verify_address(address, full=full)
+
+
+def _verified(build: Path, full: bool) -> VerifyReport:
+    """Verifies a folder; the stock loader's process imports while this one does."""
+    from mixctl.shards.loader_process import LoaderProcess
+
+    with closing(LoaderProcess()) as loader:
+        from mixctl.shards.verify import verify as verify_build
+
+        return verify_build(build, full, loader)

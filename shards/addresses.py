@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fsspec
-
 from mixctl.shards.errors import InputError
 from mixctl.shards.files import FileDigest
 
@@ -28,6 +26,8 @@ def opened(address: str) -> tuple[Any, str]:
     Raises:
         InputError: when the scheme is unknown, or its package is not installed.
     """
+    import fsspec  # a twentieth of a second, of no use where all is local
+
     try:
         filesystem, root = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:

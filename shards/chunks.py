@@ -13,15 +13,17 @@ Source of the format: litdata 0.2.59, `streaming/writer.py` and `streaming/item_
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from xxhash import xxh3_64_hexdigest
 
 from mixctl.shards.draws import I64
@@ -219,6 +221,11 @@ class Room:
         if len(self._held) < n_bytes:
             self._held, self._rows = np.empty(n_bytes, dtype=np.uint8), (0, [])
         return self._held[:n_bytes].data
+
+    def array(self, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Returns an array of this type and shape in it, whatever it holds."""
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        return np.frombuffer(self.first(n_bytes), dtype).reshape(shape)
 
     def rows(self, row_bytes: int) -> list[memoryview]:
         """Returns all of it in rows of so many bytes: to cut them costs as much as to digest them.

@@ -1,10 +1,11 @@
-"""Columns of Arrow tables, from numpy arrays and lists of texts.
+"""Columns of Arrow tables, from numpy arrays and lists of texts, and whole numbers out of them.
 
-`pa.array` makes the same; but when it is first called it imports pandas, where that is installed:
-0.1 to 0.2 s of a build, and nothing here needs it. So numbers are handed over as numpy has them,
-texts as UTF-8 end to end with where each of them ends.
+`pa.array` and `to_numpy` do the same; but when they are first called they import pandas, where that
+is installed: 0.1 to 0.25 s of a command, and nothing here needs it. So numbers are handed over as
+numpy has them, texts as UTF-8 end to end with where each of them ends.
 
     arrow_column(["a", None, "bc"], pa.string())    text "abc", ends 0 1 1 3, there: yes no yes
+    whole_numbers(column 5, null, 7, missing=-1)    5 -1 7
 
 Price: a twentieth of a microsecond a text of ASCII, more for others, and the texts once more in
 memory; for pieces of some thousand rows.
@@ -18,6 +19,8 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from mixctl.shards.draws import I64
 
 _MOST_TEXT_BYTES = 2**31 - 1
 """that the ends of a string column can say"""
@@ -46,6 +49,26 @@ def arrow_column(
     there = None if missing is None or not missing.any() else _bits(~missing)
     numbers = _numbers(np.asarray(values), np.dtype(str(kind)))
     return pa.Array.from_buffers(kind, len(numbers), [there, pa.py_buffer(numbers)])
+
+
+def whole_numbers(column: pa.Array | pa.ChunkedArray, missing: int = 0) -> I64:
+    """Returns a column of whole numbers as int64, shape (n,); `missing` where there is none."""
+    pieces = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    found = np.empty(len(column), dtype=np.int64)
+    end = 0
+    for piece in filter(len, pieces):
+        begin, end = end, end + len(piece)
+        found[begin:end] = _filled(piece)
+        if piece.null_count:
+            found[begin:end][np.from_dlpack(piece.is_null().cast(pa.uint8())) != 0] = missing
+    return found
+
+
+def _filled(numbers: pa.Array) -> NDArray[np.generic]:
+    """Returns the numbers without a copy; anything stands where there is none."""
+    buffers = [None, numbers.buffers()[1]]
+    whole = pa.Array.from_buffers(numbers.type, len(numbers), buffers, offset=numbers.offset)
+    return np.from_dlpack(whole)
 
 
 def _texts(values: Sequence[object] | NDArray[np.generic]) -> pa.Array | pa.ChunkedArray:

@@ -1,59 +1,77 @@
 """The check of the stock loader in a process of its own, while chunks are looked at.
 
-Importing torch and litdata takes over a second, and a loader waits a tenth of a second for its
-first chunk. So they are imported by another process, which begins when `verify` does, and in it
-the loaders are read by some processes side by side. Where litdata is there already nothing of
-this is done, and where the process ends without an answer (it may not be allowed, or killed) the
-check is made again by the one that asked: what it says, then, is what it would have said alone.
+Importing torch and litdata takes a second, and a loader waits a tenth of a second for its first
+chunk. So they are imported by another process, which begins before `verify` itself has imported
+what it needs; then it is told the build, and in it the loaders are read by some processes side by
+side. Where litdata is there already nothing of this is done, and where the process ends without an
+answer (it may not be allowed, or killed) the check is made again by the one that asked: what it
+says, then, is what it would have said alone.
 
-    verify                 digests, chunks, placements ---------- findings -> verified
-    the other process      imports ------ loaders ------ findings /
+    verify                 imports - digests, chunks, placements --------- findings -> verified
+    the other process      imports torch, litdata ----- loaders ----- findings /
 
 Price: a tenth of a second of processor more; a second less by the clock.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
-from mixctl.shards.record import RECORD_NAME, BuildRecord, parse_record
-from mixctl.shards.verify_loader import check_loader
+if TYPE_CHECKING:  # importing it takes as long as a process takes to begin
+    from mixctl.shards.record import BuildRecord
 
 _LOADERS = 4
 """that are read side by side: they wait more than they work"""
 _PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[4:]; from mixctl.shards.loader_process import main; main()"
+    "import sys; sys.path[:] = sys.argv[1:]; from mixctl.shards.loader_process import main; main()"
 )
 
 
-class LoaderCheck:
-    """The check of the stock loader, begun; to be closed: then its processes have ended."""
+class LoaderProcess:
+    """A process that can check the stock loader; to be closed: then its processes have ended."""
 
-    def __init__(self, build: Path, record: BuildRecord, full: bool) -> None:
-        """Begins; the files of the build are known to be there."""
-        self._build, self._record, self._full = build, record, full
-        self._process = None if "litdata" in sys.modules else _begun(build, record, full)
+    def __init__(self) -> None:
+        """Begins to import."""
+        self._process = None if "litdata" in sys.modules else _begun()
+        self._asked: tuple[Path, BuildRecord, bool] | None = None
+
+    def ask(self, build: Path, record: BuildRecord, full: bool) -> None:
+        """Tells it what `check_loader` is to look at; the files are known to be there."""
+        self._asked = build, record, full
+        if self._process and self._process.stdin:
+            question = json.dumps([str(build), record.self_digest, full])
+            with suppress(OSError):  # it has ended: then it will not answer
+                self._process.stdin.write(f"{question}\n".encode())
+                self._process.stdin.flush()
+
+    def result(self) -> tuple[list[str], int]:
+        """Returns (findings, batches read), as `check_loader` does, and raises what it raises.
+
+        Raises:
+            ValueError: when nothing was asked.
+        """
+        if self._asked is None:
+            raise ValueError("the check of the loader was not asked for")
+        try:
+            findings, n_batches = json.loads(self._answer(wanted=True))
+        except (TypeError, ValueError):
+            from mixctl.shards.verify_loader import check_loader
+
+            return check_loader(*self._asked)
+        return findings, n_batches
 
     def close(self) -> None:
         """Ends the process and those that it has begun, when they have not ended."""
         self._answer(wanted=False)
-
-    def result(self) -> tuple[list[str], int]:
-        """Returns (findings, batches read), as `check_loader` does, and raises what it raises."""
-        try:
-            findings, n_batches = json.loads(self._answer(wanted=True))
-        except (TypeError, ValueError):
-            return check_loader(self._build, self._record, self._full)
-        return findings, n_batches
 
     def _answer(self, wanted: bool) -> bytes:
         """Returns what the process says until it ends, or ends it; nothing is left of it."""
@@ -68,13 +86,11 @@ class LoaderCheck:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def _begun(build: Path, record: BuildRecord, full: bool) -> subprocess.Popen[bytes] | None:
+def _begun() -> subprocess.Popen[bytes] | None:
     """Returns the process, which imports what this one would; None when there cannot be one."""
-    how = "full" if full else "sample"
-    command = [sys.executable, "-c", _PROGRAM, str(build), how, record.self_digest, *sys.path]
     try:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-c", _PROGRAM, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,23 +101,39 @@ def _begun(build: Path, record: BuildRecord, full: bool) -> subprocess.Popen[byt
 
 
 def main() -> None:
-    """Writes findings and batches of the build that the arguments name, as JSON."""
-    Thread(target=_end_with_the_other, daemon=True).start()
+    """Imports; reads which build is asked for; writes findings and batches, as JSON."""
     answer = os.dup(1)
     os.dup2(2, 1)  # what a library prints is no answer
-    build, full = Path(sys.argv[1]), sys.argv[2] == "full"
-    path = build / RECORD_NAME  # not `read_record`, which would end an amendment that was halted
-    record = parse_record(path.read_bytes(), str(path))
-    if record.self_digest != sys.argv[3]:
-        sys.exit(1)
+    gc.disable()  # it goes through all that is imported again and again, a fifth of the time
     import litdata  # noqa: F401  (the processes of the pool have it from here)
 
-    fork = get_context("fork")
-    with ProcessPoolExecutor(_LOADERS, fork, initializer=os.close, initargs=(answer,)) as pool:
-        result = check_loader(build, record, full, pool.map)
+    import mixctl.shards.verify_loader  # noqa: F401
+
+    gc.freeze()  # nor later, here or in a process of the pool, whose own copy all of it becomes
+    gc.enable()
+    question = sys.stdin.buffer.readline()
+    Thread(target=_end_with_the_other, daemon=True).start()
+    result = _checked(answer, *json.loads(question))
     with open(answer, "wb") as file:
         file.write(json.dumps(result).encode())
     os._exit(0)  # Python takes a quarter of a second to take torch apart
+
+
+def _checked(answer: int, build: str, digest: str, full: bool) -> tuple[list[str], int]:
+    """Returns findings and batches; the pool's processes have no hold of the answer's pipe."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from mixctl.shards.record import RECORD_NAME, parse_record
+    from mixctl.shards.verify_loader import check_loader
+
+    path = Path(build) / RECORD_NAME
+    record = parse_record(path.read_bytes(), str(path))  # `read_record` would end an amendment
+    if record.self_digest != digest:
+        sys.exit(1)
+    fork = get_context("fork")
+    with ProcessPoolExecutor(_LOADERS, fork, initializer=os.close, initargs=(answer,)) as pool:
+        return check_loader(Path(build), record, full, pool.map)
 
 
 def _end_with_the_other() -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixctl.shards.errors import InputError, VerificationError
-from mixctl.shards.loader_process import LoaderCheck
+from mixctl.shards.loader_process import LoaderProcess
 from mixctl.shards.manifest import count_blocks, read_items, read_placements, read_replacements
 from mixctl.shards.record import RECORD_NAME, BuildRecord, read_record, record_text
 from mixctl.shards.verify_amendments import check_amendments
@@ -52,8 +52,13 @@ class VerifyReport:
             raise VerificationError([*self.findings[:_MOST_SHOWN], *more])
 
 
-def verify(build: Path, full: bool = False) -> VerifyReport:
+def verify(build: Path, full: bool = False, loader: LoaderProcess | None = None) -> VerifyReport:
     """Returns what was looked at, when everything is as it should be.
+
+    Args:
+        build: the folder.
+        full: whether every byte and the order of every sequence are looked at, not a sample.
+        loader: one that has begun to import; whoever began it closes it.
 
     Raises:
         InputError: when the folder holds no build.
@@ -66,9 +71,10 @@ def verify(build: Path, full: bool = False) -> VerifyReport:
     report.findings += findings
     report.raise_findings()
     report.moved_from = moved_from(build)
-    with closing(LoaderCheck(build, record, full)) as loader:
+    with closing(loader or LoaderProcess()) as process:
+        process.ask(build, record, full)
         _check_contents(build, record, full, report)
-        findings, report.batches = loader.result()
+        findings, report.batches = process.result()
     report.findings += findings
     report.raise_findings()
     return report

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from mixctl.shards.columns import arrow_column
 from mixctl.shards.errors import InputError
 from mixctl.shards.manifest import before_name, read_before
 from mixctl.shards.reading import read_sequences
@@ -57,12 +58,12 @@ def _check_before(
     findings: list[str] = []
     for first in range(0, len(sequence), _COMPARED):
         some = sequence[first : first + _COMPARED]
-        rows = placements.filter(pa.array(np.isin(placed, some)))
+        rows = placements.filter(arrow_column(np.isin(placed, some), pa.bool_()))
         block = np.searchsorted(some, column(rows, "sequence"))
         at = rows.column_names.index("block")
-        rows = rows.set_column(at, "block", pa.array(block, pa.int32()))
-        tokens = before["tokens"].slice(first, len(some)).combine_chunks().flatten().to_numpy()
-        was = tokens.reshape(len(some), -1)
+        rows = rows.set_column(at, "block", arrow_column(block, pa.int32()))
+        tokens = before["tokens"].slice(first, len(some)).combine_chunks().flatten()
+        was = np.asarray(np.from_dlpack(tokens), dtype=np.uint32).reshape(len(some), -1)
         now = read_sequences(build, record.geometry, some)
         findings += check_twin(path, now, was, rows, record.tokenizer.eod_id)
     return findings

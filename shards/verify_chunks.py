@@ -34,6 +34,7 @@ from mixctl.shards.chunks import (
     chunk_name,
     chunk_reader,
 )
+from mixctl.shards.columns import arrow_column
 from mixctl.shards.draws import I64
 from mixctl.shards.errors import InputError
 from mixctl.shards.manifest import BlockDigests, payload_digest
@@ -55,10 +56,13 @@ _PIECE_BYTES = 1 << 22
 
 
 class _Rooms(local):
-    """Where the pieces of a run and of its twin are read to, of each thread its own."""
+    """Where the pieces of a run and of its twin are read to, of each thread its own.
+
+    And where the tokens that differ are marked.
+    """
 
     def __init__(self) -> None:
-        self.two = (Room(), Room())
+        self.two, self.differing = (Room(), Room()), Room()
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def _tables(
     row = np.flatnonzero(np.isin(chunk, chosen))
     row = row[np.lexsort([column(placements, "block")[row], chunk[row]])]
     sequence, digest = (replacements[name].to_pylist() for name in ("sequence", "digest"))
-    rows, known = placements.take(row), ItemTokens(items)
+    rows, known = placements.take(arrow_column(row, pa.int64())), ItemTokens(items)
     return _Tables(
         rows=rows,
         chunk=chunk[row],
@@ -139,8 +143,12 @@ def _tables(
 
 def _forbidden(items: pa.Table, absent: Sequence[str]) -> TokenSearch | None:
     """Returns the search for the strings that must occur nowhere, None when there are none."""
-    rows = items.filter(pa.array(holds(items, "experiment", *absent)))
-    strings = [one.values.to_numpy() for one in rows["tokens"] if one.is_valid]
+    rows = items.filter(arrow_column(holds(items, "experiment", *absent), pa.bool_()))
+    strings = [
+        np.asarray(np.from_dlpack(one.values), dtype=np.uint32)
+        for one in rows["tokens"]
+        if one.is_valid
+    ]
     return TokenSearch(strings) if strings else None
 
 
@@ -225,7 +233,10 @@ class _ChunkCheck:
             other = piece if twin is None else twin.read(stop - first)
             if twin is not None and self.difference is None:
                 changes = self.changes.between(low, high)
-                self.difference = first_difference(piece, other, first, changes, replaced, self.eod)
+                room = self.tables.rooms.differing
+                self.difference = first_difference(
+                    piece, other, first, changes, replaced, self.eod, room
+                )
             self.digests += run.block_digests(stop - first)
             self._look_at_run(piece, first, self.placed.between(low, high), replaced)
         if self.difference is not None:

@@ -21,11 +21,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mixctl.shards.chunks import Tokens
+from mixctl.shards.columns import whole_numbers
 from mixctl.shards.draws import I64
 from mixctl.shards.manifest import payload_digest, payload_digests
-from mixctl.shards.verify_manifest import INSIDE_MODES, column, holds
-
-_KEYS = ["experiment", "item"]
+from mixctl.shards.verify_manifest import (
+    INSIDE_MODES,
+    ITEM_KEYS,
+    column,
+    holds,
+    numbered_items,
+)
 
 
 class ItemTokens:
@@ -34,11 +39,11 @@ class ItemTokens:
     def __init__(self, items: pa.Table) -> None:
         """Takes the table; items without tokens have none here."""
         tokens = items["tokens"].combine_chunks()
-        self.values = np.asarray(pc.list_flatten(tokens), dtype=np.uint32)
-        self.length = np.asarray(pc.list_value_length(tokens).fill_null(0), dtype=np.int64)
+        self.values = np.asarray(np.from_dlpack(pc.list_flatten(tokens)), dtype=np.uint32)
+        self.length = whole_numbers(pc.list_value_length(tokens), missing=0)
         self.begin = np.cumsum(self.length) - self.length
         self._digests: dict[int, str] = {}
-        self._rows = items.select(_KEYS).append_column("number", pa.array(np.arange(len(items))))
+        self._named = items.select(ITEM_KEYS)
 
     def digest(self, item: int) -> str:
         """Returns the payload digest of an item's tokens; it is computed once."""
@@ -49,11 +54,10 @@ class ItemTokens:
 
     def numbers(self, placements: pa.Table) -> I64:
         """Returns the row in items.parquet of each placement's item: int64, -1 for none."""
-        rows = placements.select(_KEYS).append_column("row", pa.array(np.arange(len(placements))))
-        both = rows.join(self._rows, _KEYS, join_type="left outer")
-        numbers = np.empty(len(placements), dtype=np.int64)
-        numbers[both["row"].to_numpy()] = both["number"].fill_null(-1).to_numpy()
-        return numbers
+        own, placed = numbered_items(self._named, placements)
+        row = np.full(1 + max(own.max(initial=-1), placed.max(initial=-1)), -1, dtype=np.int64)
+        row[own] = np.arange(len(own))
+        return row[placed]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mixctl.shards.chunks import Tokens
+from mixctl.shards.chunks import Room, Tokens
 from mixctl.shards.draws import I64
 from mixctl.shards.verify_manifest import column, holds
 
@@ -60,7 +60,7 @@ def check_twin(path: Path, tokens: Tokens, twin: Tokens, rows: pa.Table, eod: in
     """
     if tokens.shape != twin.shape:
         return [f"{path}: has another size than its twin"]
-    difference = first_difference(tokens, twin, 0, Changes.of(rows), (), eod)
+    difference = first_difference(tokens, twin, 0, Changes.of(rows), (), eod, Room())
     return [] if difference is None else [differs(path, *difference)]
 
 
@@ -73,7 +73,13 @@ def differs(path: Path, block: int, offset: int) -> str:
 
 
 def first_difference(
-    tokens: Tokens, twin: Tokens, first: int, changes: Changes, replaced: Iterable[int], eod: int
+    tokens: Tokens,
+    twin: Tokens,
+    first: int,
+    changes: Changes,
+    replaced: Iterable[int],
+    eod: int,
+    room: Room,
 ) -> tuple[int, int] | None:
     """Returns (block, offset) of the first token that differs and must not, None if there is none.
 
@@ -84,8 +90,12 @@ def first_difference(
         changes: those in these blocks.
         replaced: those of these blocks whose base sequence was exchanged.
         eod: the end-of-document token.
+        room: where what differs is marked; new memory costs as much as to compare.
     """
-    other = np.asarray(tokens != _moved(twin, first, changes, eod))
+    other = room.array(np.bool_, tokens.shape)
+    np.not_equal(tokens, twin, out=other)
+    rows, moved = _moved(twin, first, changes, eod)
+    other[rows] = tokens[rows] != moved
     places = (changes.block - first, changes.begin, changes.begin + changes.length)
     for block, low, high in zip(*(one.tolist() for one in places), strict=True):
         other[block, low:high] = False
@@ -96,14 +106,19 @@ def first_difference(
     return first + block, offset
 
 
-def _moved(twin: Tokens, first: int, changes: Changes, eod: int) -> Tokens:
-    """Returns the twin's blocks with what follows a spliced payload moved to the right."""
+def _moved(twin: Tokens, first: int, changes: Changes, eod: int) -> tuple[I64, Tokens]:
+    """Returns the blocks that hold a spliced payload, and the twin's with what follows it moved.
+
+    Only these are copied: memory for all blocks costs more than to compare them.
+
+    Returns:
+        Their numbers among these blocks, int64, shape (m,), and their tokens, shape (m, L + 1).
+    """
     spliced = np.flatnonzero(changes.spliced)
-    if not len(spliced):
-        return twin
-    moved, width = np.array(twin), twin.shape[1]
-    places = (changes.block[spliced] - first, changes.begin[spliced], changes.length[spliced])
-    for block, begin, length in zip(*(one.tolist() for one in places), strict=True):
+    rows, row = np.unique(changes.block[spliced] - first, return_inverse=True)
+    moved, width = twin[rows], twin.shape[1]
+    places = (rows[row], row, changes.begin[spliced], changes.length[spliced])
+    for block, at, begin, length in zip(*(one.tolist() for one in places), strict=True):
         taken, behind = begin + 1 if twin[block, begin] == eod else 0, begin + length
-        moved[block, behind:] = twin[block, taken : taken + width - behind]
-    return moved
+        moved[at, behind:] = twin[block, taken : taken + width - behind]
+    return rows, moved

@@ -56,7 +56,7 @@ from pathlib import Path
 from mixctl.shards.verify import verify
 if __name__ == "__main__":
     report = verify(Path(sys.argv[1]), full=sys.argv[2] == "full")
-    print(report.batches, *(name for name in ("torch", "litdata") if name in sys.modules))
+    print(report.batches, *(name for name in ("torch", "litdata", "pandas") if name in sys.modules))
 """
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixctl.shards import columns
-from mixctl.shards.columns import arrow_column
+from mixctl.shards.columns import arrow_column, whole_numbers
 
 pa.array([])  # imports pandas, which takes longer than hypothesis gives an example
 _WHOLE = [pa.int8(), pa.int32(), pa.int64(), pa.uint16(), pa.uint32()]
@@ -35,6 +35,20 @@ def test_numbers_are_those_of_arrow(data: st.DataObject, kind: pa.DataType) -> N
     found.validate(full=True)
     assert found.equals(pa.array(values, kind, mask=missing))
     assert arrow_column(values, kind).equals(pa.array(values, kind))
+
+
+@given(st.data(), st.sampled_from(_WHOLE), st.integers(-9, 9))
+def test_whole_numbers_are_those_of_arrow(data: st.DataObject, kind: pa.DataType, missing) -> None:
+    """Of an array and of a column in pieces, cut anywhere, with and without missing ones."""
+    limits = np.iinfo(str(kind))
+    rows = st.lists(st.none() | st.integers(int(limits.min), int(limits.max)))
+    pieces = [pa.array(values, kind) for values in data.draw(st.lists(rows))]
+    column = pa.chunked_array(pieces, kind)
+    column = column.slice(data.draw(st.integers(0, len(column))))
+    for values in (column, *pieces):
+        expected = [missing if one is None else one for one in values.to_pylist()]
+        found = whole_numbers(values, missing)
+        assert (found.dtype, found.tolist()) == (np.dtype(np.int64), expected)
 
 
 @given(st.lists(st.booleans()))

@@ -13,9 +13,9 @@ from pathlib import Path
 import litdata  # noqa: F401  (all of it: what is missing is imported again)
 import pytest
 
-from mixctl.shards import loader_process
+from mixctl.shards import loader_process, verify_loader
 from mixctl.shards.layout import train_layout, val_layout
-from mixctl.shards.loader_process import LoaderCheck
+from mixctl.shards.loader_process import LoaderProcess
 from mixctl.shards.record import BuildRecord, Geometry, read_record, write_record
 from mixctl.shards.verify_loader import check_loader
 from tests.support.sample import record, topology
@@ -37,6 +37,13 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, BuildR
     return folder, made
 
 
+def asked(folder: Path, made: BuildRecord, full: bool) -> LoaderProcess:
+    """Returns a process that was told what to look at."""
+    process = LoaderProcess()
+    process.ask(folder, made, full)
+    return process
+
+
 def not_here(*given: object) -> None:
     raise AssertionError("the check was made in this process")
 
@@ -53,8 +60,8 @@ def test_it_says_what_a_check_here_says(build, full, monkeypatch, tmp_path) -> N
         expected = check_loader(folder, made, full)
         assert (expected[0] == []) == sound and expected[1] > 0
         with monkeypatch.context() as patch:
-            patch.setattr(loader_process, "check_loader", not_here)
-            with closing(LoaderCheck(folder, made, full)) as check:
+            patch.setattr(verify_loader, "check_loader", not_here)
+            with closing(asked(folder, made, full)) as check:
                 assert check.result() == expected
 
 
@@ -71,13 +78,13 @@ def swap_chunks(index: Path) -> None:
 )
 def test_where_it_gives_no_answer_the_check_is_made_here(build, program, monkeypatch) -> None:
     monkeypatch.setattr(loader_process, "_PROGRAM", program)
-    with closing(LoaderCheck(*build, full=False)) as check:
+    with closing(asked(*build, full=False)) as check:
         assert check.result() == check_loader(*build, full=False)
 
 
 def test_where_there_can_be_no_process_the_check_is_made_here(build, monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with closing(LoaderCheck(*build, full=False)) as check:
+    with closing(asked(*build, full=False)) as check:
         assert check.result() == check_loader(*build, full=False)
 
 
@@ -87,12 +94,12 @@ def test_what_it_raises_is_raised_here(build) -> None:
     (folder / "train/index.json").unlink()
     with pytest.raises(Exception, match="train") as alone:
         check_loader(folder, made, full=False)
-    with closing(LoaderCheck(folder, made, full=False)) as check, pytest.raises(type(alone.value)):
+    with closing(asked(folder, made, full=False)) as check, pytest.raises(type(alone.value)):
         check.result()
 
 
 def test_whoever_leaves_leaves_no_process_behind(build) -> None:
-    with pytest.raises(KeyboardInterrupt), closing(LoaderCheck(*build, full=True)) as check:
+    with pytest.raises(KeyboardInterrupt), closing(asked(*build, full=True)) as check:
         group = check._process.pid  # which leads a session, so that Ctrl-C is no matter of its own
         assert os.getpgid(group) == group
         raise KeyboardInterrupt
@@ -130,7 +137,7 @@ def pool_of(leader: int) -> list[int]:
 
 def test_where_it_is_killed_the_check_is_made_here_and_nothing_is_left(build) -> None:
     """Also when it has begun processes of its own, which would wait for it for ever."""
-    with closing(LoaderCheck(*build, full=True)) as check:
+    with closing(asked(*build, full=True)) as check:
         leader = check._process.pid
         assert pool_of(leader)
         os.kill(leader, signal.SIGKILL)
@@ -139,7 +146,7 @@ def test_where_it_is_killed_the_check_is_made_here_and_nothing_is_left(build) ->
 
 
 def test_it_ends_when_whoever_asks_has_ended(build) -> None:
-    with closing(LoaderCheck(*build, full=True)) as check:
+    with closing(asked(*build, full=True)) as check:
         leader = check._process.pid
         assert pool_of(leader)
         check._process.stdin.close()  # as the end of this process would
@@ -150,5 +157,13 @@ def test_it_ends_when_whoever_asks_has_ended(build) -> None:
 def test_another_record_is_not_answered_for(build) -> None:
     folder, made = build
     other = made.model_copy(update={"self_digest": "another"})
-    with closing(LoaderCheck(folder, other, full=False)) as check:
+    with closing(asked(folder, other, full=False)) as check:
         assert check._process.stdout.read() == b""
+
+
+def test_it_is_asked_before_it_answers() -> None:
+    with (
+        closing(LoaderProcess()) as process,
+        pytest.raises(ValueError, match="^the check of the loader was not asked for$"),
+    ):
+        process.result()
