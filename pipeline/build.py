@@ -24,7 +24,8 @@ import fsspec
 from mixctl.pipeline import stages
 from mixctl.pipeline.base_stream import lay
 from mixctl.pipeline.corpus_digest import DigestAhead
-from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
+from mixctl.pipeline.executor_config import ExecutorConfig
+from mixctl.pipeline.executor_names import ExecutorName
 from mixctl.pipeline.folder import check_folder, finished_build, own_folder
 from mixctl.pipeline.mixfile import located
 from mixctl.pipeline.prepare import Prepared, input_digests, prepare

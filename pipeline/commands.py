@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import click
 
-from mixctl.pipeline.executor_config import EXECUTORS, ExecutorName
+from mixctl.pipeline.executor_names import EXECUTORS, ExecutorName
 
 if TYPE_CHECKING:
     from mixctl.shards.verify import VerifyReport
@@ -63,13 +63,13 @@ def build(
     from mixctl.pipeline.workers import start_workers
 
     start_workers(executor, workers)  # they import while this process does
+    gc.set_threshold(_COLLECTED)
     from mixctl.pipeline.build import build as build_mix
     from mixctl.pipeline.publish import build_at
     from mixctl.pipeline.text import print_build, print_published
     from mixctl.shards.addresses import is_address
 
     gc.freeze()  # what was imported stays: no collection need go through it
-    gc.set_threshold(_COLLECTED)
     how: _How = {"control": control, "workers": workers, "executor": executor}
     folder = _folder(out, stage)
     if is_address(out):

@@ -12,14 +12,12 @@ from __future__ import annotations
 import os
 import shutil
 from importlib.util import find_spec
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from mixctl.injections.config import Strict
-
-ExecutorName = Literal["local", "slurm", "ray"]
-EXECUTORS: tuple[str, ...] = get_args(ExecutorName)
+from mixctl.pipeline.executor_names import ExecutorName
 
 
 class ExecutorConfig(Strict):

@@ -25,7 +25,8 @@ from datatrove.pipeline.base import PipelineStep
 from fsspec.implementations.local import LocalFileSystem
 
 from mixctl.pipeline.build import build
-from mixctl.pipeline.executor_config import ExecutorConfig, ExecutorName
+from mixctl.pipeline.executor_config import ExecutorConfig
+from mixctl.pipeline.executor_names import ExecutorName
 from mixctl.pipeline.executors import run_stage
 from mixctl.pipeline.mixfile import read_mix
 from mixctl.shards.addresses import listing, opened

@@ -11,10 +11,9 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import signal
 
-from mixctl.pipeline.executor_config import ExecutorName
+from mixctl.pipeline.executor_names import ExecutorName
 
-_PRELOADED = ["mixctl.pipeline.stages", "numpy.ma"]
-"""numpy imports the second when it first makes an array unique, 20 ms in each worker"""
+_PRELOADED = ["mixctl.pipeline.preload"]
 
 
 def start_workers(executor: ExecutorName | None, workers: int | None) -> bool:
