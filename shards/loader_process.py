@@ -39,6 +39,8 @@ _PROGRAM = (
 class LoaderProcess:
     """A process that can check the stock loader; to be closed: then its processes have ended."""
 
+    _process: subprocess.Popen[bytes] | None = None
+
     def __init__(self) -> None:
         """Begins to import."""
         self._process = None if "litdata" in sys.modules else _begun()
@@ -48,10 +50,11 @@ class LoaderProcess:
         """Tells it what `check_loader` is to look at; the files are known to be there."""
         self._asked = build, record, full
         if self._process and self._process.stdin:
-            question = json.dumps([str(build), record.self_digest, full])
-            with suppress(OSError):  # it has ended: then it will not answer
+            try:
+                question = json.dumps([os.getcwd(), str(build), record.self_digest, full])
                 self._process.stdin.write(f"{question}\n".encode())
-                self._process.stdin.flush()
+            except OSError:  # it has ended, or this folder is gone: it cannot answer
+                self.close()
 
     def result(self) -> tuple[list[str], int]:
         """Returns (findings, batches read), as `check_loader` does, and raises what it raises.
@@ -72,6 +75,10 @@ class LoaderProcess:
     def close(self) -> None:
         """Ends the process and those that it has begun, when they have not ended."""
         self._answer(wanted=False)
+
+    def __del__(self) -> None:
+        """Closes one that whoever began it has lost, as by Ctrl-C."""
+        self.close()
 
     def _answer(self, wanted: bool) -> bytes:
         """Returns what the process says until it ends, or ends it; nothing is left of it."""
@@ -94,6 +101,7 @@ def _begun() -> subprocess.Popen[bytes] | None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,  # what it cannot be told is not kept, and told again when its pipes close
             start_new_session=True,
         )
     except (OSError, TypeError):  # where Python is part of another program it has no name
@@ -111,9 +119,10 @@ def main() -> None:
 
     gc.freeze()  # nor later, here or in a process of the pool, whose own copy all of it becomes
     gc.enable()
-    question = sys.stdin.buffer.readline()
+    folder, *question = json.loads(sys.stdin.buffer.readline())
+    os.chdir(folder)  # to which a path of the build may be relative
     Thread(target=_end_with_the_other, daemon=True).start()
-    result = _checked(answer, *json.loads(question))
+    result = _checked(answer, *question)
     with open(answer, "wb") as file:
         file.write(json.dumps(result).encode())
     os._exit(0)  # Python takes a quarter of a second to take torch apart

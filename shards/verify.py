@@ -58,7 +58,7 @@ def verify(build: Path, full: bool = False, loader: LoaderProcess | None = None)
     Args:
         build: the folder.
         full: whether every byte and the order of every sequence are looked at, not a sample.
-        loader: one that has begun to import; whoever began it closes it.
+        loader: one that has begun to import; it is closed.
 
     Raises:
         InputError: when the folder holds no build.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -167,3 +168,50 @@ def test_it_is_asked_before_it_answers() -> None:
         pytest.raises(ValueError, match="^the check of the loader was not asked for$"),
     ):
         process.result()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_one_that_has_ended_before_it_is_asked(build, full, monkeypatch) -> None:
+    """What it cannot be told is no error, neither then nor when it is closed."""
+    monkeypatch.setattr(loader_process, "_PROGRAM", "raise SystemExit(1)")
+    with closing(LoaderProcess()) as process:
+        assert process._process.stdout.read() == b""
+        process.ask(*build, full)
+        assert process.result() == check_loader(*build, full)
+    with pytest.raises(KeyboardInterrupt), closing(LoaderProcess()) as process:
+        assert process._process.stdout.read() == b""
+        process.ask(*build, full)
+        raise KeyboardInterrupt
+
+
+def test_a_path_is_that_of_the_folder_in_which_it_is_asked(build, monkeypatch, tmp_path) -> None:
+    """Not of the one in which it began, where another build is of that name."""
+    folder, made = build
+    other = tmp_path / "other"
+    shutil.copytree(folder, other / folder.name)
+    swap_chunks(other / folder.name / "train/index.json")
+    monkeypatch.chdir(other)
+    with closing(LoaderProcess()) as process, monkeypatch.context() as patch:
+        patch.setattr(verify_loader, "check_loader", not_here)
+        monkeypatch.chdir(folder.parent)
+        process.ask(Path(folder.name), made, full=False)
+        assert process.result()[0] == []
+
+
+def test_in_a_folder_that_is_gone_the_check_is_made_here(build, monkeypatch, tmp_path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    with closing(LoaderProcess()) as process:
+        gone.rmdir()
+        process.ask(*build, full=False)
+        monkeypatch.chdir(tmp_path)
+        assert process.result() == check_loader(*build, full=False)
+
+
+def test_one_that_is_lost_ends(monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "litdata")
+    process = LoaderProcess()
+    leader = process._process.pid
+    del process
+    assert not is_left(leader)
