@@ -136,3 +136,15 @@ def test_verify_leaves_torch_to_another_process(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == [str(verify(out, full=how == "full").batches)]
+
+
+def test_what_workers_are_forked_from_is_frozen_and_collects_from_then_on() -> None:
+    program = (
+        "import gc, sys; before = gc.get_freeze_count(); import mixctl.pipeline.preload; "
+        "wanted = {'mixctl.pipeline.stages', 'numpy.ma'} <= set(sys.modules); "
+        "print(before, gc.get_freeze_count() > 10_000, gc.isenabled(), wanted)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0", "True", "True", "True"]
