@@ -51,7 +51,7 @@ def arrow_column(
     return pa.Array.from_buffers(kind, len(numbers), [there, pa.py_buffer(numbers)])
 
 
-def whole_numbers(column: pa.Array | pa.ChunkedArray, missing: int = 0) -> I64:
+def whole_numbers(column: pa.Array | pa.ChunkedArray, missing: int) -> I64:
     """Returns a column of whole numbers as int64, shape (n,); `missing` where there is none."""
     pieces = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     found = np.empty(len(column), dtype=np.int64)
@@ -62,6 +62,11 @@ def whole_numbers(column: pa.Array | pa.ChunkedArray, missing: int = 0) -> I64:
         if piece.null_count:
             found[begin:end][np.from_dlpack(piece.is_null().cast(pa.uint8())) != 0] = missing
     return found
+
+
+def token_values(tokens: pa.Array) -> NDArray[np.uint32]:
+    """Returns tokens of the manifest, uint32 and none of them missing, without a copy: (n,)."""
+    return np.asarray(np.from_dlpack(tokens), dtype=np.uint32)
 
 
 def _filled(numbers: pa.Array) -> NDArray[np.generic]:

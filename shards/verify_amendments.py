@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mixctl.shards.columns import arrow_column
+from mixctl.shards.columns import arrow_column, token_values
 from mixctl.shards.errors import InputError
 from mixctl.shards.manifest import before_name, read_before
 from mixctl.shards.reading import read_sequences
@@ -63,7 +63,7 @@ def _check_before(
         at = rows.column_names.index("block")
         rows = rows.set_column(at, "block", arrow_column(block, pa.int32()))
         tokens = before["tokens"].slice(first, len(some)).combine_chunks().flatten()
-        was = np.asarray(np.from_dlpack(tokens), dtype=np.uint32).reshape(len(some), -1)
+        was = token_values(tokens).reshape(len(some), -1)
         now = read_sequences(build, record.geometry, some)
         findings += check_twin(path, now, was, rows, record.tokenizer.eod_id)
     return findings

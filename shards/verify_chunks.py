@@ -34,7 +34,7 @@ from mixctl.shards.chunks import (
     chunk_name,
     chunk_reader,
 )
-from mixctl.shards.columns import arrow_column
+from mixctl.shards.columns import arrow_column, token_values
 from mixctl.shards.draws import I64
 from mixctl.shards.errors import InputError
 from mixctl.shards.manifest import BlockDigests, payload_digest
@@ -144,11 +144,7 @@ def _tables(
 def _forbidden(items: pa.Table, absent: Sequence[str]) -> TokenSearch | None:
     """Returns the search for the strings that must occur nowhere, None when there are none."""
     rows = items.filter(arrow_column(holds(items, "experiment", *absent), pa.bool_()))
-    strings = [
-        np.asarray(np.from_dlpack(one.values), dtype=np.uint32)
-        for one in rows["tokens"]
-        if one.is_valid
-    ]
+    strings = [token_values(one.values) for one in rows["tokens"] if one.is_valid]
     return TokenSearch(strings) if strings else None
 
 

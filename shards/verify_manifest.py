@@ -28,12 +28,7 @@ ITEM_KEYS = ["experiment", "item"]
 
 
 def column(table: pa.Table, name: str) -> I64:
-    """Returns an integer column as int64."""
-    return whole_numbers(table[name])
-
-
-def column_or_zero(table: pa.Table, name: str) -> I64:
-    """Returns an integer column as int64, 0 for null."""
+    """Returns an integer column as int64; tables with rows that lack a value were refused."""
     return whole_numbers(table[name], missing=0)
 
 
@@ -45,8 +40,8 @@ def numbered(table: pa.Table, name: str) -> Names:
     return np.concatenate([np.empty(0, dtype=np.int64), *parts]), known
 
 
-def numbered_items(items: pa.Table, rows: pa.Table) -> tuple[I64, I64]:
-    """Returns the item of each row of two tables as a number: int64, 0 to n - 1.
+def numbered_items(items: pa.Table, rows: pa.Table) -> tuple[I64, I64, int]:
+    """Returns the item of each row of two tables as a number, int64, 0 to n - 1, and n.
 
     Rows have the same number when they name the same experiment and item. (A join of tables says
     as much, but Arrow imports pandas for it, a quarter of a second.)
@@ -56,8 +51,8 @@ def numbered_items(items: pa.Table, rows: pa.Table) -> tuple[I64, I64]:
         both = pa.chunked_array([*items[name].chunks, *rows[name].chunks], pa.string())
         number, known = numbered(pa.table([both], [name]), name)
         key = key * len(known) + number
-    number = np.unique(key, return_inverse=True)[1].reshape(-1)
-    return number[: items.num_rows], number[items.num_rows :]
+    different, number = np.unique(key, return_inverse=True)
+    return number[: items.num_rows], number[items.num_rows :], len(different)
 
 
 def holds(table: pa.Table, name: str, *wanted: str) -> NDArray[np.bool_]:
@@ -192,10 +187,10 @@ def _wrong_doses(
         runs: experiment and item of runs of placements; not all need to be in `items`.
         n_copies: of each run, int64.
     """
-    item, run = numbered_items(items, runs)
-    placed = np.zeros(1 + max(item.max(initial=-1), run.max(initial=-1)), dtype=np.int64)
+    item, run, n_items = numbered_items(items, runs)
+    placed = np.zeros(n_items, dtype=np.int64)
     np.add.at(placed, run, n_copies)
-    wanted = column_or_zero(items, "copies")
+    wanted = column(items, "copies")
     for row in np.flatnonzero(placed[item] != wanted).tolist():
         yield *_named(items, row), int(placed[item[row]]), int(wanted[row])
     _, once = np.unique(run, return_index=True)

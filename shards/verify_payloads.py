@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mixctl.shards.chunks import Tokens
-from mixctl.shards.columns import whole_numbers
+from mixctl.shards.columns import token_values, whole_numbers
 from mixctl.shards.draws import I64
 from mixctl.shards.manifest import payload_digest, payload_digests
 from mixctl.shards.verify_manifest import (
@@ -39,7 +39,7 @@ class ItemTokens:
     def __init__(self, items: pa.Table) -> None:
         """Takes the table; items without tokens have none here."""
         tokens = items["tokens"].combine_chunks()
-        self.values = np.asarray(np.from_dlpack(pc.list_flatten(tokens)), dtype=np.uint32)
+        self.values = token_values(pc.list_flatten(tokens))
         self.length = whole_numbers(pc.list_value_length(tokens), missing=0)
         self.begin = np.cumsum(self.length) - self.length
         self._digests: dict[int, str] = {}
@@ -54,8 +54,8 @@ class ItemTokens:
 
     def numbers(self, placements: pa.Table) -> I64:
         """Returns the row in items.parquet of each placement's item: int64, -1 for none."""
-        own, placed = numbered_items(self._named, placements)
-        row = np.full(1 + max(own.max(initial=-1), placed.max(initial=-1)), -1, dtype=np.int64)
+        own, placed, n_items = numbered_items(self._named, placements)
+        row = np.full(n_items, -1, dtype=np.int64)
         row[own] = np.arange(len(own))
         return row[placed]
 
